@@ -1,0 +1,107 @@
+"""PX (Path eXclusion): keeps the weights that carry the trace of the Neural Tangent Kernel."""
+
+from dataclasses import dataclass
+
+import torch
+
+import pxframe
+from pxframe.engine.interpret import interpret, ones_input, squared_input
+from pxframe.engine.paths import active_paths, contract, f_tensors, open_paths, plain, saliencies, scaled_saliencies
+from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.scaled import Scaled, add
+
+VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "release1", "release2")
+
+
+@dataclass
+class PX(pxframe.Scorer):
+    """s = dR/d(theta^2) * theta^2 with R = sum_n sum_k g^k(x_n^2) h^k (Eq. 9).
+
+    Iurada, Ciccone, Tommasi, "Finding Lottery Tickets in Vision Models via Data-driven Spectral Foresight Pruning",
+    CVPR 2024. f runs in eval mode; only inputs are read, no labels.
+
+    Args:
+        variant: which reading of the method.
+
+            * ``"paper"``: Eq. 9. h does not depend on the data, so R = sum_k c_k h^k with c_k = sum_n g^k(x_n^2).
+            * ``"calibrated"``: the same, BN scaled by f's own batch variance on the scoring data instead of the running
+              one: what the network will see when it trains.
+            * ``"joint"``: the bound before the product is split, Q = sum_n sum_k sum_p v_p^2 a_p^2 x_p^2: truly
+              data-driven per path. ``"joint_calibrated"``: with the calibrated BN.
+            * ``"release1"``, ``"release2"``: in the spirit of the authors' two releases, which ran BN in training mode
+              inside g and h. The first feeds both the batch and multiplies once more by theta^2; the second feeds h
+              ones and g x^2, leaves parameters named ``bn`` or ``fc`` unsquared, and takes the gradient's magnitude.
+              Neither score is positive or conserved by construction.
+    """
+
+    variant: str = "paper"
+
+    name = "px"
+    needs = "inputs"
+    rounds = 100
+
+    def __post_init__(self):
+        if self.variant not in VARIANTS:
+            raise pxframe.PxframeError(f"px: variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+
+    def score(self, net, batches):
+        batch_norm = "batch" if self.variant.endswith("calibrated") else "running"
+        if self.variant.startswith("joint"):
+            return _joint(net, batches, batch_norm)
+        if self.variant.startswith("release"):
+            return _release(net, batches, first=self.variant == "release1")
+        counts, variances = active_paths(net, batches, batch_norm=batch_norm)
+        inputs, _ = next(iter(batches))
+        values, weights = open_paths(net, inputs, power=2, variances=variances, leaves=True)
+        return saliencies(net, contract(values, counts), weights)
+
+
+def _joint(net, batches, batch_norm):
+    """Squared path values with the gates of f, summed over samples and outputs."""
+    variances = active_paths(net, batches, batch_norm=batch_norm)[1]
+    weights = path_weights(net.parameters, net.masks, power=2, leaves=True)
+    reading = Reading(weights, power=2, replay=True, variances=variances)
+    parts = []
+    for inputs, _ in batches:
+        start = squared_input(inputs, path_dtype(inputs.dtype))
+        run = interpret(net.trace(inputs), f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
+        parts.append(scaled_saliencies(net, contract(run.paths[0]), weights))
+    return _summed(parts)
+
+
+def _release(net, batches, first):
+    """BN inside g and h normalises by their own batch statistics, so values may be negative."""
+    ones = path_weights(net.parameters, net.masks, power=0)
+    weights = path_weights(net.parameters, net.masks, power=2)
+    if not first:
+        weights |= {n: theta for n, theta in {**net.parameters, **net.masked()}.items() if "bn" in n or "fc" in n}
+    weights |= {n: weights[n].requires_grad_() for n in net.masks}
+    g = Reading(ones, power=0, replay=True, norm="batch")
+    h = Reading(weights, power=2, replay=False, norm="batch")
+    parts = []
+    for inputs, _ in batches:
+        dtype = path_dtype(inputs.dtype)
+        batch, squares = Scaled.of(inputs.to(dtype)), squared_input(inputs, dtype)
+        with torch.no_grad():
+            counts = interpret(
+                net.trace(inputs), f_tensors(net), inputs, [(g, batch if first else squares)]
+            ).paths[0]
+        if first:
+            values = interpret(net.trace(inputs), f_tensors(net), inputs, [(h, batch)]).paths[0]
+        else:
+            counts = [Scaled(c.mantissa.sum(0, keepdim=True), c.exponent) for c in counts]
+            one = inputs[:1]
+            values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, dtype))]).paths[0]
+        scores = scaled_saliencies(net, contract(values, counts), weights)
+        last = (lambda s, u: s * u) if first else (lambda s, u: s.abs())
+        parts.append({n: Scaled(last(s.mantissa, weights[n].detach()), s.exponent) for n, s in scores.items()})
+    return _summed(parts)
+
+
+def _summed(parts):
+    return plain({name: add([part[name] for part in parts]) for name in parts[0]})
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.scorer(PX)

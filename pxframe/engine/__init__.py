@@ -1,0 +1,6 @@
+"""The path engine: one trace of the model, read as f, as g and as h.
+
+``trace`` makes the aten graph; ``scaled`` are values that cannot overflow; ``reading`` says what a path network
+takes for its weights and gates; ``interpret`` runs f and any number of readings node by node with the rules of
+``linear``, ``gates``, ``norms`` and ``shapes``; ``paths`` has the quantities of the PX paper.
+"""

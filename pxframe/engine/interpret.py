@@ -1,0 +1,147 @@
+"""Runs a trace node by node: f, and beside it any number of path networks over the same graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from pxframe.engine import gates, linear, norms, shapes  # noqa: F401  they fill the table of rules
+from pxframe.engine.reading import Reading, powered
+from pxframe.engine.rules import Step, operation, rule_of, unknown
+from pxframe.engine.scaled import Scaled
+from pxframe.engine.trace import Trace
+
+
+@dataclass
+class Run:
+    """What a run gives.
+
+    Attributes:
+        outputs: f's output tensors; empty where f was not needed.
+        paths: per reading, its value at each output.
+        variances: name of a BN's running variance -> f's batch variance there (``batch_norm="batch"``).
+    """
+
+    outputs: list[Tensor]
+    paths: list[list[Scaled]]
+    variances: dict[str, Tensor] = field(default_factory=dict)
+
+
+def interpret(
+    trace: Trace,
+    tensors: Mapping[str, Tensor],
+    inputs: Tensor,
+    readings: Sequence[tuple[Reading, Scaled]],
+    *,
+    batch_norm: str = "running",
+) -> Run:
+    """Run f on ``inputs``, and each reading from its own input value, freeing what nobody reads any more.
+
+    Args:
+        trace: the graph, for inputs of this shape.
+        tensors: the model's parameters and buffers by name, as f is to use them (weights masked).
+        inputs: f's input. f runs past what is constant only where a reading replays its gates, or BN is measured.
+        readings: pairs of a reading and the value of its input.
+        batch_norm: ``"running"`` as the model does at eval, or ``"batch"``: f normalises by the statistics of this
+            batch, as it will in training, and records them.
+
+    Raises:
+        PxframeError: an operation that no rule covers.
+    """
+    with_f = batch_norm == "batch" or any(reading.replay for reading, _ in readings)
+    values: dict[fx.Node, Any] = {node: tensors[name] for node, name in trace.tensors.items()}
+    values[trace.inputs] = inputs
+    networks = [_Network(trace, reading, start, values) for reading, start in readings]
+    run = Run([], [])
+    for node in trace.nodes:
+        if node.op == "get_attr":
+            values[node] = trace.constants[str(node.target)].to(inputs.device)
+            continue
+        if node not in trace.active:
+            values[node] = _call(node, values)
+        else:
+            if with_f:
+                with torch.no_grad():
+                    values[node] = _call_f(node, values, batch_norm, trace.tensors, run.variances)
+            for network in networks:
+                network.step(node)
+        for done in trace.last_use[node]:
+            values.pop(done, None)
+            for network in networks:
+                network.paths.pop(done, None)
+    if with_f:
+        run.outputs = [values[node] for node in trace.outputs]
+    run.paths = [[network.paths[node] for node in trace.outputs] for network in networks]
+    return run
+
+
+class _Network:
+    """One reading on its way through the graph."""
+
+    def __init__(self, trace: Trace, reading: Reading, start: Scaled, values: dict[fx.Node, Any]) -> None:
+        self.paths: dict[fx.Node, Any] = {trace.inputs: start}
+        self._trace, self._reading, self._values = trace, reading, values
+        self._dtype = start.mantissa.dtype
+
+    def step(self, node: fx.Node) -> None:
+        step = Step(node, self._reading, self.paths, self._values, self._fixed, self._trace.tensors)
+        self.paths[node] = rule_of(node)(step)
+
+    def _fixed(self, node: fx.Node) -> Tensor:
+        """A weight or coefficient as this reading takes it.
+
+        A parameter may be moved about (transposed, viewed) before use; any other function of one is no weight of
+        a path any more.
+        """
+        name = self._trace.tensors.get(node)
+        if name in self._trace.parameters:
+            return self._reading.weights[name]
+        if node.op == "call_function" and self._has_parameter(node):
+            if operation(node) not in shapes.MOVES | shapes.SAME | {"getitem"}:
+                raise unknown(node, "on a weight before it is used")
+            if operation(node) in shapes.SAME:
+                return self._fixed(node.args[0])
+            return node.target(self._fixed(node.args[0]), *node.args[1:], **node.kwargs)  # type: ignore[arg-type,operator]
+        return powered(self._values[node], self._reading.power).to(self._dtype)
+
+    def _has_parameter(self, node: fx.Node) -> bool:
+        if node in self._trace.tensors:
+            return self._trace.tensors[node] in self._trace.parameters
+        return any(self._has_parameter(source) for source in node.all_input_nodes)
+
+
+def _call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+    return node.target(*args, **kwargs)
+
+
+def _call_f(
+    node: fx.Node,
+    values: Mapping[fx.Node, Any],
+    batch_norm: str,
+    names: Mapping[fx.Node, str],
+    variances: dict[str, Tensor],
+) -> Any:
+    if batch_norm == "batch" and operation(node) in norms.BATCH_NORMS:
+        inputs, weight, bias = (values[a] if isinstance(a, fx.Node) else a for a in node.args[:3])
+        out, variance = norms.batch_statistics(node, inputs, weight, bias)
+        statistic = node.args[4]
+        if isinstance(statistic, fx.Node):
+            variances[names[statistic]] = variance
+        return [out, None, None, None, None]
+    return _call(node, values)
+
+
+def ones_input(inputs: Tensor, dtype: torch.dtype) -> Scaled:
+    """A single input of ones, of the shape of one of ``inputs``: what h and SynFlow are fed."""
+    return Scaled.of(torch.ones_like(inputs[:1], dtype=dtype))
+
+
+def squared_input(inputs: Tensor, dtype: torch.dtype) -> Scaled:
+    """x**2, what g is fed."""
+    return Scaled.of(inputs.to(dtype).square())

@@ -1,0 +1,169 @@
+"""Linear operations: weights, sums, and the fixed coefficients of pooling and interpolation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pxframe.engine.reading import powered
+from pxframe.engine.rules import Step, rule, unknown
+from pxframe.engine.scaled import Scaled, add
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+@rule("convolution")
+def convolution(step: Step) -> Scaled:
+    _, weight_node, _, *geometry = step.args
+    if step.is_path(weight_node):
+        raise unknown(step.node, "with a kernel that depends on the input")
+    weight = step.fixed(weight_node)  # [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
+    transposed = geometry[3]
+    bits = math.log2(max(1, weight.numel() // weight.shape[1 if transposed else 0]))
+    return step.linear(step.path(), lambda m: torch.ops.aten.convolution(m, weight, None, *geometry), bits)
+
+
+@rule("addmm", "baddbmm")
+def addmm(step: Step) -> Scaled:
+    """bias + x @ w: the bias starts no path. ``beta`` scales it, ``alpha`` the product."""
+    if step.is_path(step.args[0]):
+        raise unknown(step.node, "adding to an activation")
+    return _scaled_by(step, _product(step, step.args[1], step.args[2]), step.node.kwargs.get("alpha", 1))
+
+
+@rule("mm", "bmm", "matmul")
+def mm(step: Step) -> Scaled:
+    return _product(step, step.args[0], step.args[1])
+
+
+@rule("linear")
+def linear(step: Step) -> Scaled:
+    weight = step.fixed(step.args[1])  # [out, in]
+    return step.linear(step.path(), lambda m: m @ weight.mT, math.log2(max(1, weight.shape[-1])))
+
+
+def _product(step: Step, left: fx.Node, right: fx.Node) -> Scaled:
+    if step.is_path(left) and step.is_path(right):
+        raise unknown(step.node, "between two activations")
+    if step.is_path(left):
+        weight = step.fixed(right)  # [..., in, out]
+        return step.linear(step.paths[left], lambda m: m @ weight, math.log2(max(1, weight.shape[-2])))
+    weight = step.fixed(left)  # [..., out, in]
+    return step.linear(step.paths[right], lambda m: weight @ m, math.log2(max(1, weight.shape[-1])))
+
+
+# --- sums and constant factors -------------------------------------------------------------------------------------
+
+
+@rule("add", "sub", "rsub")
+def addition(step: Step) -> Scaled:
+    """a + alpha * b. A summand that does not depend on the input is a bias: no path starts there."""
+    terms = []
+    for index, argument in enumerate(step.args[:2]):
+        if step.is_path(argument):
+            factor = step.node.kwargs.get("alpha", 1) if index == 1 else 1
+            terms.append(_scaled_by(step, step.paths[argument], factor))
+    total = add(terms)
+    shape = step.result_shape()
+    return total if total.mantissa.shape == shape else total.map(lambda m: m.expand(shape))
+
+
+@rule("mul")
+def multiplication(step: Step) -> Scaled:
+    left, right = step.args[:2]
+    if step.is_path(left) and step.is_path(right):
+        raise unknown(step.node, "between two activations")
+    value, factor = (left, right) if step.is_path(left) else (right, left)
+    return _scaled_by(step, step.paths[value], factor)
+
+
+@rule("div")
+def division(step: Step) -> Scaled:
+    if step.is_path(step.args[1]):
+        raise unknown(step.node, "by an activation")
+    divisor = step.args[1]
+    if isinstance(divisor, fx.Node):
+        coefficient = step.fixed(divisor)
+        return step.linear(step.path(), lambda m: m / coefficient, 0.0)
+    return _scaled_by(step, step.path(), 1 / divisor)
+
+
+@rule("neg")
+def negation(step: Step) -> Scaled:
+    return step.path()
+
+
+def _scaled_by(step: Step, value: Scaled, factor: Any) -> Scaled:
+    """Multiply by a coefficient: a number, or a node that does not depend on the input."""
+    if isinstance(factor, fx.Node):
+        coefficient = step.fixed(factor)
+        return step.linear(value, lambda m: m * coefficient, 0.0)
+    if abs(factor) == 1 or (step.reading.power == 0 and factor != 0):
+        return value
+    return step.linear(value, lambda m: m * abs(float(factor)) ** max(step.reading.power, 1), 0.0)
+
+
+# --- pooling and interpolation: fixed coefficients ------------------------------------------------------------------
+
+
+@rule("mean", "sum")
+def mean(step: Step) -> Scaled:
+    value = step.path()
+    dims = step.option(1, "dim") or list(range(value.mantissa.ndim))
+    keep = bool(step.option(2, "keepdim", False))
+    size = math.prod(value.mantissa.shape[d] for d in dims)
+    total = step.linear(value, lambda m: m.sum(dims, keepdim=keep), math.log2(max(1, size)))
+    is_mean = "mean" in str(step.node.target)
+    return _scaled_by(step, total, 1 / size) if is_mean else total
+
+
+@rule("avg_pool2d")
+def avg_pool2d(step: Step) -> Scaled:
+    """A sum over each window times (1 / what f divided by)."""
+    kernel, stride = step.args[1], step.option(2, "stride") or step.args[1]
+    padding, ceil = step.option(3, "padding", 0), step.option(4, "ceil_mode", False)
+    value = step.path()
+
+    def window_sum(m: Tensor) -> Tensor:
+        return torch.ops.aten.avg_pool2d(m, kernel, stride, padding, ceil, True, 1)
+
+    total = step.linear(value, window_sum, math.log2(math.prod(kernel)))
+    ones = torch.ones_like(value.mantissa[:1, :1])
+    divided = torch.ops.aten.avg_pool2d(ones, *step.args[1:], **step.node.kwargs)
+    coefficient = powered(divided / window_sum(ones), step.reading.power)
+    return step.linear(total, lambda m: m * coefficient, 0.0)
+
+
+@rule("_adaptive_avg_pool2d", "adaptive_avg_pool2d")
+def adaptive_avg_pool2d(step: Step) -> Scaled:
+    return _separable(step, lambda x, h, w: torch.ops.aten._adaptive_avg_pool2d(x, [h, w]))
+
+
+@rule("upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa")
+def interpolation(step: Step) -> Scaled:
+    align_corners = step.option(2, "align_corners", False)
+    operator = getattr(torch.ops.aten, step.node.target.overloadpacket.__name__).default  # type: ignore[union-attr]
+    return _separable(step, lambda x, h, w: operator(x, [h, w], align_corners))
+
+
+def _separable(step: Step, operator: Any) -> Scaled:
+    """Y = A X B^T: read A and B off the operation itself, one axis at a time, then raise their entries to the power."""
+    value = step.path()
+    (in_h, in_w), (out_h, out_w) = value.mantissa.shape[-2:], step.result_shape()[-2:]
+    rows = _matrix(operator(_units(in_h).unsqueeze(-1), out_h, 1).squeeze(-1), step, value)  # [out_h, in_h]
+    columns = _matrix(operator(_units(in_w).unsqueeze(-2), 1, out_w).squeeze(-2), step, value)  # [out_w, in_w]
+    return step.linear(value, lambda m: rows @ m @ columns.mT, math.log2(in_h * in_w))
+
+
+def _units(size: int) -> Tensor:
+    """[1, size, size]: channel j holds the j-th unit vector."""
+    return torch.eye(size, dtype=torch.float64).unsqueeze(0)
+
+
+def _matrix(response: Tensor, step: Step, value: Scaled) -> Tensor:
+    matrix = response[0].mT  # [1, in, out] -> [out, in]
+    matrix = torch.where(matrix.abs() < 1e-9, 0.0, matrix)  # rounding is not a path
+    return powered(matrix, step.reading.power).to(value.mantissa)

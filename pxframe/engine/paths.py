@@ -1,0 +1,154 @@
+"""The quantities of the PX paper, read off the engine's networks f, g and h.
+
+Iurada, Ciccone, Tommasi, "Finding Lottery Tickets in Vision Models via Data-driven Spectral Foresight Pruning",
+CVPR 2024. With v_p the product of the weights on path p and a_p its gates: f^k(x) = sum_p v_p a_p x_p;
+g^k(x^2) = sum over active paths to k of x_p^2; h^k = sum over all paths to k of v_p^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pxframe.engine.interpret import interpret, ones_input, squared_input
+from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.scaled import Scaled, add, align
+from pxframe.errors import PxframeError
+from pxframe.net import Net
+
+Pool = Literal["sum", "max"]
+
+
+def active_paths(
+    net: Net, batches: Iterable[tuple[Tensor, Any]], *, batch_norm: str = "running"
+) -> tuple[list[Scaled], dict[str, Tensor]]:
+    """c_k = sum_n g^k(x_n^2), and (``batch_norm="batch"``) f's mean batch variances. f and g run together, no gradients.
+
+    Returns:
+        one value per output tensor of the model, of its shape with a batch of one; variances by buffer name.
+
+    Raises:
+        PxframeError: no data, an output that is not finite, or an operation the engine does not know.
+    """
+    tensors = f_tensors(net)
+    totals: list[list[Scaled]] = []
+    variances: list[dict[str, Tensor]] = []
+    with torch.no_grad():
+        weights = path_weights(net.parameters, net.masks, power=0)
+        reading = Reading(weights, power=0, replay=True)
+        for inputs, _ in batches:
+            start = squared_input(inputs, path_dtype(inputs.dtype))
+            run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
+            _check_outputs(run.outputs, len(inputs))
+            bits = math.log2(len(inputs))
+            totals.append([value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]])
+            variances.append(run.variances)
+    if not totals:
+        raise PxframeError("no data: 'batches' gave no (input, target) pair")
+    mean = {name: torch.stack([v[name] for v in variances]).mean(0) for name in variances[0]}
+    return [add(list(parts)) for parts in zip(*totals, strict=True)], mean
+
+
+def open_paths(
+    net: Net,
+    inputs: Tensor,
+    power: int,
+    *,
+    pool: Pool = "sum",
+    variances: Mapping[str, Tensor] | None = None,
+    leaves: bool = False,
+) -> tuple[list[Scaled], dict[str, Tensor]]:
+    """h^k: the values of all paths to every output, from a single input of ones; evaluated on one input only.
+
+    Args:
+        inputs: any batch; only its shape, dtype and device matter.
+        power: 2 for PX's h and SynFlow-L2, 1 for SynFlow.
+        leaves: the returned weights require gradients.
+
+    Returns:
+        one value per output tensor, ``[1, ...]``, and the weights ``|theta|**power`` they were computed from.
+    """
+    start = ones_input(inputs, path_dtype(inputs.dtype))
+    weights = path_weights(net.parameters, net.masks, power, leaves)
+    reading = Reading(weights, power, replay=False, pool=pool, variances=variances)
+    run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, start)])
+    return run.paths[0], weights
+
+
+def contract(values: list[Scaled], factors: list[Scaled] | None = None) -> Scaled:
+    """R = sum_k c_k h^k over all outputs; without ``factors``, sum_k h^k. A value without dimensions."""
+    terms = []
+    for index, value in enumerate(values):
+        if factors is None:
+            terms.append(Scaled(value.mantissa.sum(), value.exponent))
+        else:
+            factor = factors[index].measured()
+            terms.append(Scaled((value.mantissa * factor.mantissa).sum(), value.exponent + factor.exponent))
+    return add(terms)
+
+
+def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """S = dR/du * u for the prunable weights, u as they stand in the path network; see :func:`plain` for its range."""
+    return plain(scaled_saliencies(net, total, weights))
+
+
+def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Scaled]:
+    """S = dR/du * u as scaled values, all of R's exponent. Zero for a weight no path uses."""
+    leaves = [weights[name] for name in net.masks]
+    found: tuple[Tensor | None, ...] = (None,) * len(leaves)
+    if total.mantissa.requires_grad:
+        found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
+    return {
+        name: Scaled(torch.zeros_like(leaf) if g is None else g * leaf.detach(), total.exponent)
+        for name, leaf, g in zip(net.masks, leaves, found, strict=True)
+    }
+
+
+def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
+    """Scores as tensors: exact, unless they would leave their dtype; then divided by one power of two for all.
+
+    So the order of all weights is kept, and scores of shallow networks are the formula's own numbers.
+    """
+    aligned = align(list(scores.values()))
+    peak = max((float(s.mantissa.abs().amax()) for s in aligned if s.mantissa.numel()), default=0.0)
+    exponent = int(aligned[0].exponent)
+    if 0.0 < peak < math.inf:
+        top = math.frexp(peak)[1]
+        exponent = max(min(exponent, 120 - top), -60 - top)
+    factor = torch.tensor(exponent)
+    return {
+        name: torch.ldexp(s.mantissa, factor.to(s.mantissa.device)) for name, s in zip(scores, aligned, strict=True)
+    }
+
+
+def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[float, float]:
+    """||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2)."""
+    pairs = list(batches)
+    counts, _ = active_paths(net, pairs)
+    values, weights = open_paths(net, pairs[0][0], 2, leaves=True)
+    total = contract(values)
+    found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
+    # The derivative by a pruned weight's square exists, but the weight is not in the network.
+    kept = [(g * mask).double().sum() for g, mask in zip(found, net.masks.values(), strict=True) if g is not None]
+    norm = Scaled(torch.stack(kept).sum(), total.exponent)
+    return float(contract(counts)), float(norm)
+
+
+def f_tensors(net: Net) -> dict[str, Tensor]:
+    """Parameters and buffers as f uses them: the model's own, prunable weights masked."""
+    return {**net.buffers, **net.parameters, **net.masked()}
+
+
+def _check_outputs(outputs: list[Tensor], batch: int) -> None:
+    for output in outputs:
+        if output.ndim == 0 or len(output) != batch:
+            raise PxframeError(
+                f"an output of the model has shape {tuple(output.shape)} on a batch of {batch}; "
+                f"path-based scorers need the batch as its first dimension"
+            )
+        if not torch.isfinite(output).all():
+            raise PxframeError("the model's output on the scoring data is not finite (NaN or infinity)")

@@ -1,0 +1,66 @@
+"""How a path network reads the trace: what it takes for weights, coefficients and gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One path network over the graph of f: positive weights, no biases, gates replayed or open.
+
+    A path's value is the product of what stands on its edges: weights, and *coefficients* that do not depend on the
+    data (BN at eval, average pooling, interpolation, multiplication by a constant). Coefficients are part of the
+    weights: folding one into a neighbouring convolution changes nothing.
+
+    Attributes:
+        weights: value of every parameter in this network, by name (already masked and raised to ``power``).
+        power: what coefficients are raised to. 0: paths are counted (PX's g); 1: SynFlow; 2: squared values (PX's h).
+        replay: True: an activation passes what it passed in f, max-pooling takes what f took, and each gate counts
+            squared (as in ||J_v||^2). False: every gate is open.
+        pool: what open max-pooling does: ``"sum"`` counts all paths through it, ``"max"`` keeps the largest.
+        norm: ``"fixed"``: BN scales by its running variance (or ``variances``), the shift dropped; ``"batch"``: BN
+            normalises by the statistics of the path network's own values, as in training mode.
+        variances: per running-variance name, the variance to use in its stead.
+    """
+
+    weights: Mapping[str, Tensor]
+    power: int
+    replay: bool
+    pool: Literal["sum", "max"] = "sum"
+    norm: Literal["fixed", "batch"] = "fixed"
+    variances: Mapping[str, Tensor] | None = None
+
+
+def powered(value: Tensor, power: int) -> Tensor:
+    """|value|**power, with 0**0 = 0: a coefficient of zero carries no path."""
+    if power == 0:
+        return (value != 0).to(value.dtype)
+    return value.abs() if power == 1 else value.abs().pow(power)
+
+
+def path_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype paths are computed in: at least float32."""
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def path_weights(
+    parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor], power: int, leaves: bool = False
+) -> dict[str, Tensor]:
+    """Every parameter as a path network takes it: ``|theta|**power``, ones for power 0, pruned weights zero.
+
+    With ``leaves`` the prunable ones require gradients, so that ``dR/du * u`` can be formed.
+    """
+    values = {}
+    for name, theta in parameters.items():
+        theta = theta.to(path_dtype(theta.dtype)) if theta.is_floating_point() else theta
+        value = torch.ones_like(theta) if power == 0 else powered(theta, power)
+        if name in masks:
+            value = (value * masks[name]).requires_grad_(leaves)
+        values[name] = value
+    return values

@@ -1,0 +1,84 @@
+"""A tensor times a power of two, so that counts of paths fit float32 at any depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Exponent of a tensor of zeros: below any other, so that it never decides an alignment.
+FLOOR = -(2**28)
+#: Bits a mantissa may have grown by before it is measured again; a float32 holds 127.
+HEADROOM = 96.0
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """``mantissa * 2**exponent``.
+
+    Attributes:
+        mantissa: float tensor, any shape; non-negative where paths are counted.
+        exponent: int32 tensor without dimensions, on the same device (reading it would wait for the device).
+        growth: a bound, known without looking, on log2 of the largest mantissa.
+    """
+
+    mantissa: Tensor
+    exponent: Tensor
+    growth: float = math.inf
+
+    @staticmethod
+    def of(value: Tensor) -> Scaled:
+        """``value`` with its largest magnitude brought into [0.5, 1)."""
+        return Scaled(value, torch.zeros((), dtype=torch.int32, device=value.device)).measured()
+
+    def measured(self) -> Scaled:
+        """The same value with the largest mantissa in [0.5, 1). The factor is a constant to autograd."""
+        if self.mantissa.numel() == 0:
+            return Scaled(self.mantissa, self.exponent, 0.0)
+        peak = self.mantissa.detach().abs().amax()
+        shift = torch.frexp(peak).exponent.clamp(min=-125)  # 2**-shift itself must not overflow
+        exponent = torch.where(peak > 0, self.exponent + shift, FLOOR)
+        return Scaled(self.mantissa * power_of_two(-shift, self.mantissa), exponent, 0.0)
+
+    def map(self, function: Callable[[Tensor], Tensor], bits: float = 0.0) -> Scaled:
+        """Apply a linear function that makes the largest magnitude at most ``2**bits`` times larger."""
+        value = self if self.growth + bits <= HEADROOM else self.measured()
+        return Scaled(function(value.mantissa), value.exponent, value.growth + bits)
+
+    def log2(self) -> Tensor:
+        """log2 of a value without dimensions, float64; -inf for zero."""
+        return torch.log2(self.mantissa.double()) + self.exponent
+
+    def __float__(self) -> float:
+        return math.ldexp(float(self.mantissa), max(int(self.exponent), -2000))
+
+
+def add(values: list[Scaled]) -> Scaled:
+    """The sum of values of one shape (or broadcastable)."""
+    aligned = align(values)
+    total = aligned[0].mantissa
+    for value in aligned[1:]:
+        total = total + value.mantissa
+    growth = max(v.growth for v in aligned) + math.log2(len(values))
+    return Scaled(total, aligned[0].exponent, growth)
+
+
+def align(values: list[Scaled]) -> list[Scaled]:
+    """The same values with one exponent, the largest; what is then too small for its mantissa becomes zero.
+
+    Values that already share their exponent (between two measurements they all do) are left alone: no pass.
+    """
+    first = values[0].exponent
+    if all(v.exponent is first for v in values):
+        return values
+    values = [v if v.growth == 0.0 else v.measured() for v in values]
+    top = torch.stack([v.exponent for v in values]).amax()
+    return [Scaled(v.mantissa * power_of_two(v.exponent - top, v.mantissa), top, 0.0) for v in values]
+
+
+def power_of_two(exponent: Tensor, like: Tensor) -> Tensor:
+    """``2**exponent``, exactly, in the dtype of ``like``; zero where it underflows."""
+    return torch.ldexp(torch.ones((), dtype=like.dtype, device=like.device), exponent)

@@ -1,0 +1,107 @@
+"""The model's computation as an aten graph, for one input shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from pxframe.errors import PxframeError
+from pxframe.preserve import evaluating
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A functional (no operation in place) aten graph of a model in eval mode.
+
+    Attributes:
+        nodes: in execution order, without placeholders and output.
+        tensors: placeholder name -> name of the parameter or buffer it stands for.
+        parameters: the names among those that are parameters.
+        constants: name of a ``get_attr`` node's target -> tensor.
+        inputs: the node of the model's input.
+        outputs: nodes of the floating-point output tensors.
+        active: nodes whose value depends on the input.
+        last_use: node -> nodes whose values nobody reads after it.
+    """
+
+    nodes: list[fx.Node]
+    tensors: dict[fx.Node, str]
+    parameters: frozenset[str]
+    constants: dict[str, Tensor]
+    inputs: fx.Node
+    outputs: list[fx.Node]
+    active: frozenset[fx.Node]
+    last_use: dict[fx.Node, list[fx.Node]]
+
+
+def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
+    """Trace ``model`` in eval mode on ``inputs`` (one forward pass); the model is left as it was.
+
+    Raises:
+        PxframeError: the model's Python code cannot be traced, or its output does not use its input.
+    """
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    tensors = {**parameters, **{n: b.detach() for n, b in model.named_buffers()}}
+
+    def forward(flat: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+        output = functional_call(model, dict(zip(tensors, flat, strict=True)), (x,))
+        leaves = pytree.tree_leaves(output)
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+    with evaluating(model), torch.no_grad():
+        try:
+            module = make_fx(functionalize(forward, remove="mutations"))(list(tensors.values()), inputs)
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}".splitlines()[0]
+            shape = tuple(inputs.shape)
+            raise PxframeError(f"the model cannot be traced on an input of shape {shape}: {cause}") from error
+    return _read(module, list(tensors), frozenset(parameters))
+
+
+def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) -> Trace:
+    module.graph.eliminate_dead_code()
+    nodes = list(module.graph.nodes)
+    placeholders = [n for n in nodes if n.op == "placeholder"]
+    inputs = placeholders[-1]
+    body = [n for n in nodes if n.op in ("call_function", "get_attr")]
+    outputs: list[fx.Node] = [n for n in pytree.tree_leaves(nodes[-1].args) if isinstance(n, fx.Node)]
+    active = {inputs}
+    for node in body:
+        if any(source in active for source in node.all_input_nodes):
+            active.add(node)
+    outputs = [n for n in outputs if n in active]
+    if not outputs:
+        raise PxframeError("no floating-point output of the model depends on its input")
+    return Trace(
+        nodes=body,
+        tensors=dict(zip(placeholders[:-1], names, strict=True)),
+        parameters=parameters,
+        constants={n.target: _attribute(module, n.target) for n in body if n.op == "get_attr"},
+        inputs=inputs,
+        outputs=outputs,
+        active=frozenset(active),
+        last_use=_last_use(body, keep=set(outputs)),
+    )
+
+
+def _last_use(nodes: list[fx.Node], keep: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    last: dict[fx.Node, list[fx.Node]] = {}
+    seen = set(keep)
+    for node in reversed(nodes):
+        freed = [n for n in (*node.all_input_nodes, node) if n not in seen]
+        last[node] = list(dict.fromkeys(freed))
+        seen.update(freed)
+    return last
+
+
+def _attribute(module: Any, path: str) -> Tensor:
+    for part in path.split("."):
+        module = getattr(module, part)
+    return module

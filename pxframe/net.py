@@ -1,0 +1,136 @@
+"""The model as a function of its weights, which is all a scorer sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pxframe.engine.trace import Trace, trace_model
+from pxframe.errors import PxframeError
+from pxframe.preserve import evaluating
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+class Net:
+    """A model, the weights to be scored, and their masks. Nothing here changes the model.
+
+    Attributes:
+        weights: the prunable weights theta, by parameter name, detached; pruned ones keep their value.
+        masks: bool tensors of the same names and shapes, true where kept.
+        loss: ``loss(output, target) -> scalar``.
+        generator: seeded CPU generator, for scorers that draw numbers.
+    """
+
+    def __init__(
+        self, model: nn.Module, masks: Mapping[str, Tensor], loss: Loss | None = None, generator: Any = None
+    ) -> None:
+        self._model = model
+        self._parameters = {n: p.detach() for n, p in model.named_parameters()}
+        self._traces: dict[Any, Trace] = {}
+        self.weights = {name: self._parameters[name] for name in masks}
+        self.masks = dict(masks)
+        self.loss: Loss = loss or F.cross_entropy
+        self.generator = generator
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self._parameters.values())).device
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """All parameters, detached, the prunable ones included."""
+        return dict(self._parameters)
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The model's buffers (BN statistics among them): its own, to be read only."""
+        return {n: b.detach() for n, b in self._model.named_buffers()}
+
+    def masked(self) -> dict[str, Tensor]:
+        """theta * m: the prunable weights with the pruned ones at zero."""
+        return {name: weight * self.masks[name] for name, weight in self.weights.items()}
+
+    def __call__(self, inputs: Tensor, weights: Mapping[str, Tensor] | None = None) -> Any:
+        """The model's output with ``weights`` in place of its own (default: the masked ones).
+
+        The model runs in the mode it was handed over in; buffers it updates on the way (BN statistics) are copies.
+        """
+        buffers = {n: b.clone() for n, b in self._model.named_buffers()}
+        weights = self.masked() if weights is None else weights
+        return functional_call(self._model, {**self._parameters, **buffers, **weights}, (inputs,))
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Eval mode inside the block."""
+        return evaluating(self._model)
+
+    def gradients(
+        self, batches: Iterable[tuple[Tensor, Tensor]], weights: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Sum over ``batches`` of dL/dw, at ``weights`` (default: the masked ones), by name. Zero for an unused weight."""
+        base = self.masked() if weights is None else weights
+        leaves = {n: w.detach().requires_grad_() for n, w in base.items()}
+        total = {n: torch.zeros_like(w) for n, w in leaves.items()}
+        with torch.enable_grad():
+            for inputs, targets in batches:
+                loss = self.loss(self(inputs, leaves), targets)
+                if loss.ndim:
+                    raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
+                found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+                for name, gradient in zip(leaves, found, strict=True):
+                    if gradient is not None:
+                        total[name] += gradient
+        return total
+
+    def trace(self, inputs: Tensor) -> Trace:
+        """The model's aten graph in eval mode for inputs of this shape, made once and kept."""
+        key = (tuple(inputs.shape), inputs.dtype, inputs.device)
+        if key not in self._traces:
+            self._traces[key] = trace_model(self._model, inputs)
+        return self._traces[key]
+
+
+class Batches:
+    """Any iterable of ``(input, target)`` pairs, read as far as asked for, once, and replayed in the same order.
+
+    A one-shot iterator serves any number of rounds, and every round sees the same data.
+    """
+
+    def __init__(self, source: Iterable[Any] | None, device: torch.device) -> None:
+        if source is not None and not isinstance(source, Iterable):
+            raise PxframeError(f"'batches' must be an iterable of (input, target) pairs, got {type(source).__name__}")
+        self._source = iter(source if source is not None else ())
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._device = device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        at = 0
+        while True:
+            if at == len(self._seen):
+                try:
+                    batch = next(self._source)
+                except StopIteration:
+                    return
+                self._seen.append(self._pair(batch, at))
+            yield self._seen[at]
+            at += 1
+
+    def first(self) -> tuple[Tensor, Tensor] | None:
+        """The first pair, or None where there is no data."""
+        return next(iter(self), None)
+
+    def _pair(self, batch: Any, at: int) -> tuple[Tensor, Tensor]:
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+            raise PxframeError(
+                f"batch {at}: 'batches' must give (input, target) pairs with a tensor as input, "
+                f"got {type(batch).__name__}"
+            )
+        inputs, targets = batch
+        targets = targets.to(self._device) if isinstance(targets, Tensor) else targets
+        return inputs.to(self._device), targets

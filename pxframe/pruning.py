@@ -1,0 +1,209 @@
+"""Scoring and pruning: the loop of rounds around any scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pxframe.checks import check_connected, check_scores, emptied
+from pxframe.errors import PxframeError, near
+from pxframe.host import host
+from pxframe.net import Batches, Loss, Net
+from pxframe.preserve import seeded
+from pxframe.progress import rounds_bar
+from pxframe.prunable import prunable
+from pxframe.registry import build
+from pxframe.schedule import SCHEDULES
+from pxframe.scorer import Scorer
+from pxframe.threshold import SCOPES
+from pxframe.ticket import Ticket
+from pxframe.ticket_file import fingerprint
+from pxframe.versions import versions
+
+AnyScorer = str | Mapping[str, Any] | Scorer
+
+
+def score(
+    model: nn.Module,
+    batches: Iterable[Any] | None,
+    scorer: AnyScorer = "px",
+    masks: Mapping[str, Tensor] | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """Score every prunable weight once. The model and the caller's random states are left bit for bit as they were.
+
+    Args:
+        model: any module made of torch operations, on any device, in the mode its loss is to be taken in.
+        batches: iterable of ``(input, target)`` pairs; None for scorers that need nothing.
+        scorer: a registered name, ``dict(type=NAME, **options)``, or a :class:`Scorer`.
+        masks: bool tensors by parameter name, true where kept; default: all kept.
+        loss: ``loss(output, target) -> scalar``; default: cross-entropy.
+        seed: of every random draw.
+        options: the scorer's own.
+
+    Returns:
+        a float tensor per prunable weight, of its shape; higher is kept.
+
+    Raises:
+        PxframeError: unknown scorer or option, missing data, masks that do not fit, or scores that are not finite.
+    """
+    method = _build(scorer, options)
+    device = _device(model)
+    data = Batches(batches, device)
+    with _plain_autograd(model), seeded(seed, device) as generator:
+        names = list(masks) if masks is not None else prunable(model, _example(method, data))
+        net = Net(model, _checked_masks(model, masks, names), loss, generator)
+        return check_scores(method.score(net, data), net, f"scorer {method.name!r}")
+
+
+def prune(
+    model: nn.Module,
+    batches: Iterable[Any] | None,
+    scorer: AnyScorer = "px",
+    sparsity: float = 0.982,
+    rounds: int | None = None,
+    schedule: str = "exponential",
+    scope: str = "global",
+    loss: Loss | None = None,
+    exclude: Iterable[str] = (),
+    seed: int = 0,
+    **options: Any,
+) -> Ticket:
+    """Prune ``model`` before training and return the ticket; the model itself is left bit for bit as it was.
+
+    In round t of T the scorer scores the network masked so far, and exactly ``round(density_t * prunable weights)``
+    are kept. Weights pruned in one round stay pruned, unless the scorer says they may return.
+
+    Args:
+        model, batches, scorer, loss, seed, options: as for :func:`score`.
+        sparsity: share of prunable weights to remove, in [0, 1).
+        rounds: T; default: the scorer's own (100 for iterative methods, 1 for single-shot ones).
+        schedule: ``"exponential"`` or ``"linear"``.
+        scope: ``"global"``, one threshold over all layers, or ``"layer"``, the same share in each.
+        exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted.
+
+    Raises:
+        PxframeError: bad arguments; scores that are not finite, or a network whose output no longer depends on its
+            input, naming scorer, round and layer.
+    """
+    if isinstance(scorer, Mapping) and "rounds" in scorer:
+        scorer = dict(scorer)
+        own = scorer.pop("rounds")
+        rounds = own if rounds is None else rounds
+    method = _build(scorer, options)
+    rounds = method.rounds if rounds is None else rounds
+    _check_plan(sparsity, rounds, schedule, scope)
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    device = _device(model)
+    data = Batches(batches, device)
+    with _plain_autograd(model), seeded(seed, device) as generator:
+        example = _example(method, data)
+        names = prunable(model, example, exclude)
+        net = Net(model, _checked_masks(model, None, names), loss, generator)
+        total = sum(w.numel() for w in net.weights.values())
+        with rounds_bar(f"{method.name} to {sparsity:.2%} sparsity", rounds) as advance:
+            for number in range(1, rounds + 1):
+                where = f"scorer {method.name!r}, round {number} of {rounds}"
+                density = SCHEDULES[schedule](1.0 - sparsity, number, rounds)
+                scores = check_scores(method.score(net, data), net, where)
+                candidates = net.masks
+                if method.revives:
+                    candidates = {n: torch.ones_like(m) for n, m in net.masks.items()}
+                net.masks = SCOPES[scope](scores, candidates, round(density * total))
+                if example is not None:
+                    check_connected(net, example, where)
+                host().notify(
+                    "pxframe_round_done",
+                    scorer=method.name,
+                    round=number,
+                    rounds=rounds,
+                    density=density,
+                    scores=scores,
+                    masks=dict(net.masks),
+                )
+                advance(density)
+    masks = {name: mask.cpu() for name, mask in net.masks.items()}
+    kept = sum(int(m.sum()) for m in masks.values())
+    meta = {
+        "scorer": method.name,
+        "options": method.options(),
+        "sparsity_asked": sparsity,
+        "sparsity": 1.0 - kept / total,
+        "rounds": rounds,
+        "schedule": schedule,
+        "scope": scope,
+        "exclude": list(exclude),
+        "seed": seed,
+        "emptied": emptied(masks),
+        "fingerprint": fingerprint(net.weights),
+        "versions": versions(),
+    }
+    ticket = Ticket(masks, meta)
+    host().notify("pxframe_ticket_made", ticket=ticket)
+    return ticket
+
+
+def _build(scorer: AnyScorer, options: Mapping[str, Any]) -> Scorer:
+    if isinstance(scorer, Scorer):
+        if options:
+            raise PxframeError(f"options {sorted(options)} go to the constructor when a Scorer is passed")
+        return scorer
+    config = {"type": scorer} if isinstance(scorer, str) else dict(scorer)
+    return build("scorer", {**config, **options})
+
+
+def _check_plan(sparsity: float, rounds: int, schedule: str, scope: str) -> None:
+    if not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
+        raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; 0.9 removes 90 % of the weights")
+    if not (isinstance(rounds, int) and rounds >= 1):
+        raise PxframeError(f"rounds must be a whole number of at least 1, got {rounds!r}")
+    for what, value, known in (("schedule", schedule, SCHEDULES), ("scope", scope, SCOPES)):
+        if value not in known:
+            raise PxframeError(f"there is no {what} {value!r}{near(value, known)}")
+
+
+def _example(method: Scorer, data: Batches) -> Tensor | None:
+    """The first input batch, or None where there is no data and the scorer needs none."""
+    first = data.first()
+    if first is None and method.needs != "nothing":
+        raise PxframeError(f"scorer {method.name!r} needs {method.needs}: 'batches' gave no (input, target) pair")
+    return None if first is None else first[0]
+
+
+def _checked_masks(
+    model: nn.Module, masks: Mapping[str, Tensor] | None, names: Iterable[str]
+) -> dict[str, Tensor]:
+    parameters = dict(model.named_parameters())
+    for name, mask in (masks or {}).items():
+        if name not in parameters:
+            raise PxframeError(f"masks: the model has no parameter {name!r}{near(name, parameters)}")
+        if mask.shape != parameters[name].shape:
+            shapes = f"{tuple(mask.shape)}, its weight {tuple(parameters[name].shape)}"
+            raise PxframeError(f"masks: the mask of {name!r} has shape {shapes}")
+    given = masks or {}
+    return {
+        name: given[name].to(parameters[name].device, torch.bool)
+        if name in given
+        else torch.ones_like(parameters[name], dtype=torch.bool)
+        for name in names
+    }
+
+
+def _device(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    if parameter is None:
+        raise PxframeError("the model has no parameters")
+    return parameter.device
+
+
+@contextmanager
+def _plain_autograd(model: nn.Module) -> Iterator[None]:
+    """Full precision and ordinary autograd inside, whatever mode the caller is in."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(_device(model).type, enabled=False):
+        yield

@@ -1,0 +1,45 @@
+"""What a pruning method is: one short class that gives every prunable weight a score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from pxframe.net import Net
+
+Needs = Literal["nothing", "inputs", "labels", "training"]
+
+
+class Scorer:
+    """Base of all scorers. Options are constructor arguments, kept as public attributes (a dataclass does both).
+
+    A scorer sees the model as a function of its weights (:class:`pxframe.net.Net`), never changes it, and
+    knows nothing of thresholds, schedules, files or tasks: the core's loop has those.
+    """
+
+    #: The name it is registered under.
+    name: ClassVar[str] = ""
+    #: What it reads: nothing, inputs only, inputs and labels, or whole training runs.
+    needs: ClassVar[Needs] = "inputs"
+    #: Rounds of scoring and masking when the user asks for no number.
+    rounds: ClassVar[int] = 1
+    #: True when weights pruned in an earlier round may return.
+    revives: ClassVar[bool] = False
+
+    def score(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """A score per prunable weight, higher is kept.
+
+        Args:
+            net: the model at the current masks.
+            batches: ``(inputs, targets)`` pairs on the model's device; may be read any number of times.
+
+        Returns:
+            a tensor for each of ``net.weights``, of its shape, finite.
+        """
+        raise NotImplementedError
+
+    def options(self) -> dict[str, Any]:
+        """The options it was built with, for the ticket's provenance."""
+        return {k: v for k, v in sorted(vars(self).items()) if not k.startswith("_")}

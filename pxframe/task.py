@@ -1,0 +1,44 @@
+"""What a task adapter is: it turns a config and a backbone into an mmengine Runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import nn
+
+from pxframe.backbone import Backbone
+
+if TYPE_CHECKING:  # importing it takes longer than all else that `pxframe list` does
+    from mmengine.runner import Runner
+
+
+class Task:
+    """Base of all task adapters. Constructor arguments are the task's config keys."""
+
+    #: The name it is registered under.
+    name: ClassVar[str] = ""
+    #: Key, in what the runner's ``test()`` returns, of the number to compare by (higher is better, in percent).
+    metric: ClassVar[str] = ""
+
+    def prepare(self) -> None:
+        """Check that the data is there (or write what the config asks to be made). Called before any work begins.
+
+        Raises:
+            pxframe.PxframeError: data missing or not in the layout the task reads.
+        """
+
+    def runner(
+        self, backbone: nn.Module, provider: Backbone, *, work_dir: Path, device: str, seed: int, resume: bool
+    ) -> Runner:
+        """A runner ready to ``train()`` and ``test()``: model with head, data, loss, metric, optimizer.
+
+        Args:
+            backbone: network with its classifier, this task's own copy; its weights are the starting point.
+            provider: what built it, and reads features from it.
+            work_dir: folder of this run alone.
+            device: ``"cpu"`` or ``"cuda"``.
+            seed: of initialisation, shuffling and augmentation.
+            resume: go on from the newest checkpoint in ``work_dir``, if there is one.
+        """
+        raise NotImplementedError

@@ -1,0 +1,155 @@
+"""Path quantities against an enumeration of all paths (``oracle``), in float64 on tiny networks."""
+
+import pytest
+import torch
+from oracle import Network, measure
+from torch import nn
+
+import pxframe
+from pxframe.engine.paths import jacobian_norms
+from pxframe.net import Net
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.first(x))
+        return self.last(torch.relu(x + self.inner(x)))
+
+
+def mlp():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+
+    def build(net, w):
+        x = net.inputs(3)
+        x = net.relu(net.linear(x, "0.weight", 4, w["0.bias"]))
+        x = net.relu(net.linear(x, "2.weight", 3, w["2.bias"]))
+        return net.linear(x, "4.weight", 2, w["4.bias"])
+
+    return model, (3,), build
+
+
+def residual():
+    def build(net, w):
+        x = net.relu(net.linear(net.inputs(3), "first.weight", 3, w["first.bias"]))
+        x = net.relu(net.plus(x, net.linear(x, "inner.weight", 3, w["inner.bias"])))
+        return net.linear(x, "last.weight", 2, w["last.bias"])
+
+    return Residual(), (3,), build
+
+
+def cnn(kind):
+    pool = nn.MaxPool2d(2) if kind == "max" else nn.AvgPool2d(2)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, stride=2, padding=1),
+        nn.ReLU(),
+        pool,
+        nn.Conv2d(2, 2, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8, 2),
+    )
+
+    def build(net, w):
+        x, shape = net.conv(net.inputs(64), (1, 8, 8), "0.weight", 2, 3, stride=2, pad=1, bias=w["0.bias"])
+        x, shape = net.pool(net.relu(x), shape, 2, kind)
+        x, shape = net.conv(x, shape, "3.weight", 2, 3, pad=1, bias=w["3.bias"])
+        return net.linear(net.relu(x), "6.weight", 2, w["6.bias"])
+
+    return model, (1, 8, 8), build
+
+
+def batch_normed():
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1, bias=False),
+        nn.BatchNorm2d(2),
+        nn.ReLU(),
+        nn.Conv2d(2, 2, 3, stride=2, bias=False),
+        nn.BatchNorm2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(2, 2),
+    )
+    for bn in (model[1], model[4]):
+        nn.init.normal_(bn.weight)
+        nn.init.normal_(bn.bias)
+        nn.init.normal_(bn.running_mean)
+        nn.init.uniform_(bn.running_var, 0.5, 2.0)
+
+    def bn(net, x, shape, w, at):
+        names = ("weight", "bias", "running_mean", "running_var")
+        return net.batch_norm(x, shape, *(w[f"{at}.{n}"] for n in names), eps=1e-5)
+
+    def build(net, w):
+        x, shape = net.conv(net.inputs(16), (1, 4, 4), "0.weight", 2, 3, pad=1)
+        x = net.relu(bn(net, x, shape, w, 1))
+        x, shape = net.conv(x, shape, "3.weight", 2, 3, stride=2)
+        x = net.relu(bn(net, x, shape, w, 4))
+        return net.linear(x, "7.weight", 2, w["7.bias"])
+
+    return model, (1, 4, 4), build
+
+
+CASES = {
+    "mlp": mlp,
+    "residual": residual,
+    "cnn_max": lambda: cnn("max"),
+    "cnn_avg": lambda: cnn("avg"),
+    "batch_norm": batch_normed,
+}
+
+
+@pytest.fixture(params=[(case, masked) for case in CASES for masked in (False, True)], ids=str)
+def case(request):
+    """Model, data, masks, the oracle's four quantities."""
+    name, masked = request.param
+    torch.manual_seed(len(name))
+    model, shape, build = CASES[name]()
+    model.double()
+    for key, parameter in model.named_parameters():
+        if key.endswith("bias"):
+            nn.init.normal_(parameter, std=0.3)
+    samples = torch.randn(3, *shape, dtype=torch.float64)
+    weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
+    masks = {n: torch.rand(p.shape) < 0.7 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()}
+    table = {
+        (n, i): float(v) for n, p in weights.items() for i, v in enumerate((p.detach() * masks[n]).flatten().tolist())
+    }
+    network = Network(table)
+    outputs = build(network, {n: t.detach() for n, t in model.state_dict().items()})
+    flat = [x.flatten().tolist() for x in samples]
+    kept = lambda key: bool(masks[key[0]].flatten()[key[1]])  # noqa: E731
+    return model, samples, masks, measure(network, flat, outputs, kept)
+
+
+def as_table(scores):
+    return {(n, i): float(v) for n, s in scores.items() for i, v in enumerate(s.flatten().tolist())}
+
+
+def check_close(found, expected):
+    top = max(expected.values())
+    assert top > 0
+    for key, value in as_table(found).items():
+        assert value == pytest.approx(expected.get(key, 0.0), rel=1e-9, abs=1e-12 * top), key
+
+
+def test_frobenius_norms_equal_the_enumeration(case):
+    model, samples, masks, (jvf, jtheta, _, _) = case
+    batches = [(samples[:2], None), (samples[2:], None)]
+    found = jacobian_norms(Net(model, masks), batches)
+    assert found == pytest.approx((jvf, jtheta), rel=1e-9)
+
+
+def test_px_scores_equal_equation_9(case):
+    model, samples, masks, (_, _, scores, _) = case
+    found = pxframe.score(model, [(samples[:1], None), (samples[1:], None)], scorer="px", masks=masks)
+    check_close(found, scores)
+
+
+def test_joint_scores_equal_the_enumeration(case):
+    model, samples, masks, (_, _, _, joint) = case
+    batches = [(samples[:1], None), (samples[1:], None)]
+    check_close(pxframe.score(model, batches, scorer="px", variant="joint", masks=masks), joint)
