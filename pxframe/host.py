@@ -78,8 +78,8 @@ class Host:
             owner = _owner(point)
             try:
                 claims = self._plug(point)
-            except Exception as error:  # a plug-in may fail in any way; none may take the others down
-                cause = f"{type(error).__name__}: {error}".splitlines()[0]
+            except (Exception, SystemExit) as error:  # a plug-in may fail in any way; none may take the others down
+                cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
                 self.failures.append(Failure(point.name, owner, cause))
             else:
                 for kind, name, cls in claims:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from pxframe.backbone import Backbone
 
@@ -34,11 +35,23 @@ class Task:
         """A runner ready to ``train()`` and ``test()``: model with head, data, loss, metric, optimizer.
 
         Args:
-            backbone: network with its classifier, this task's own copy; its weights are the starting point.
+            backbone: network with its classifier, this run's own; its weights are the starting point. The task
+                trains this very module, and may strip it of its classifier.
             provider: what built it, and reads features from it.
             work_dir: folder of this run alone.
             device: ``"cpu"`` or ``"cuda"``.
             seed: of initialisation, shuffling and augmentation.
             resume: go on from the newest checkpoint in ``work_dir``, if there is one.
+        """
+        raise NotImplementedError
+
+    def batches(self, samples: int, batch_size: int, *, seed: int) -> Iterable[tuple[Tensor, Any]]:
+        """Training images for scoring, as the network sees them when it is tested: normalised, not augmented.
+
+        Args:
+            samples: how many in all, drawn by ``seed``, as evenly over the classes as they go where there are classes.
+
+        Returns:
+            pairs of float inputs ``[N, C, H, W]`` and targets, on the CPU.
         """
         raise NotImplementedError

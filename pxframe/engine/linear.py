@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -139,31 +140,29 @@ def avg_pool2d(step: Step) -> Scaled:
 
 @rule("_adaptive_avg_pool2d", "adaptive_avg_pool2d")
 def adaptive_avg_pool2d(step: Step) -> Scaled:
-    return _separable(step, lambda x, h, w: torch.ops.aten._adaptive_avg_pool2d(x, [h, w]))
+    return _separable(step, lambda x, width: torch.ops.aten._adaptive_avg_pool2d(x, [1, width]))
 
 
 @rule("upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa")
 def interpolation(step: Step) -> Scaled:
     align_corners = step.option(2, "align_corners", False)
-    operator = getattr(torch.ops.aten, step.node.target.overloadpacket.__name__).default  # type: ignore[union-attr]
-    return _separable(step, lambda x, h, w: operator(x, [h, w], align_corners))
+    operator = step.node.target.overloadpacket.default  # type: ignore[union-attr]
+    return _separable(step, lambda x, width: operator(x, [1, width], align_corners))
 
 
-def _separable(step: Step, operator: Any) -> Scaled:
-    """Y = A X B^T: read A and B off the operation itself, one axis at a time, then raise their entries to the power."""
+def _separable(step: Step, operator: Callable[[Tensor, int], Tensor]) -> Scaled:
+    """Y = A X B^T: read A and B off the operation itself, then raise their entries to the power.
+
+    ``operator`` resizes the last axis of ``[N, C, 1, W]`` to a width; both axes are treated alike.
+    """
     value = step.path()
+
+    def matrix(size: int, out: int) -> Tensor:
+        units = torch.eye(size, dtype=torch.float64).view(1, size, 1, size)  # channel j holds unit vector j
+        entries = operator(units, out).view(size, out).T  # [out, in]
+        entries = torch.where(entries.abs() < 1e-9, 0.0, entries)  # rounding is not a path
+        return powered(entries, step.reading.power).to(value.mantissa)
+
     (in_h, in_w), (out_h, out_w) = value.mantissa.shape[-2:], step.result_shape()[-2:]
-    rows = _matrix(operator(_units(in_h).unsqueeze(-1), out_h, 1).squeeze(-1), step, value)  # [out_h, in_h]
-    columns = _matrix(operator(_units(in_w).unsqueeze(-2), 1, out_w).squeeze(-2), step, value)  # [out_w, in_w]
+    rows, columns = matrix(in_h, out_h), matrix(in_w, out_w)
     return step.linear(value, lambda m: rows @ m @ columns.mT, math.log2(in_h * in_w))
-
-
-def _units(size: int) -> Tensor:
-    """[1, size, size]: channel j holds the j-th unit vector."""
-    return torch.eye(size, dtype=torch.float64).unsqueeze(0)
-
-
-def _matrix(response: Tensor, step: Step, value: Scaled) -> Tensor:
-    matrix = response[0].mT  # [1, in, out] -> [out, in]
-    matrix = torch.where(matrix.abs() < 1e-9, 0.0, matrix)  # rounding is not a path
-    return powered(matrix, step.reading.power).to(value.mantissa)

@@ -125,8 +125,11 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     }
 
 
-def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[float, float]:
-    """||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2)."""
+def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Scaled, Scaled]:
+    """||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2).
+
+    ``float()`` gives the number, ``.log2()`` its logarithm: ResNet-152's does not fit a double.
+    """
     pairs = list(batches)
     counts, _ = active_paths(net, pairs)
     values, weights = open_paths(net, pairs[0][0], 2, leaves=True)
@@ -135,7 +138,7 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[flo
     # The derivative by a pruned weight's square exists, but the weight is not in the network.
     kept = [(g * mask).double().sum() for g, mask in zip(found, net.masks.values(), strict=True) if g is not None]
     norm = Scaled(torch.stack(kept).sum(), total.exponent)
-    return float(contract(counts)), float(norm)
+    return contract(counts), norm
 
 
 def f_tensors(net: Net) -> dict[str, Tensor]:

@@ -53,7 +53,11 @@ class Scaled:
         return torch.log2(self.mantissa.double()) + self.exponent
 
     def __float__(self) -> float:
-        return math.ldexp(float(self.mantissa), max(int(self.exponent), -2000))
+        """The value without dimensions; infinity where even a double does not hold it."""
+        try:
+            return math.ldexp(float(self.mantissa), int(self.exponent))
+        except OverflowError:
+            return math.inf
 
 
 def add(values: list[Scaled]) -> Scaled:

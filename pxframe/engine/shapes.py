@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pxframe.engine.rules import Step, rule
-from pxframe.engine.scaled import Scaled, align
+from pxframe.engine.rules import Step, operation, rule
+from pxframe.engine.scaled import FLOOR, Scaled, align
 
 #: Applied alike to activations and to weights on their way to a convolution or matrix product.
 MOVES = frozenset(
@@ -26,6 +26,8 @@ def move(step: Step) -> Any:
     value = step.path()
 
     def apply(tensor: Tensor) -> Any:
+        if "view" in operation(step.node):  # the path value may lie in memory otherwise than f's did
+            return tensor.reshape(step.args[1])
         rest = [_plain(step, argument) for argument in step.args[1:]]
         return step.node.target(tensor, *rest, **step.node.kwargs)  # type: ignore[operator]
 
@@ -63,6 +65,14 @@ def cat(step: Step) -> Scaled:
     ]
     joined = step.node.target(tensors, dim)  # type: ignore[operator]
     return Scaled(joined, parts[0].exponent, max((p.growth for p in parts), default=math.inf))
+
+
+@rule("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full")
+def constant(step: Step) -> Scaled:
+    """Of the input these take the shape only: no path."""
+    like = step.path()
+    zeros = like.mantissa.new_zeros(step.result_shape())
+    return Scaled(zeros, torch.full_like(like.exponent, FLOOR), 0.0)
 
 
 def _plain(step: Step, argument: Any) -> Any:

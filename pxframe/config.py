@@ -1,0 +1,84 @@
+"""Reading a config file of a job, and refusing what does not belong in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from pxframe.errors import PxframeError, near
+
+#: Top-level keys of a job, and what they mean.
+KEYS = {
+    "seed": "of every random draw; default 0",
+    "work_dir": "folder for everything the job writes; default work_dirs/<config name>",
+    "backbone": "dict(type=PROVIDER, **options): the network to prune and transfer",
+    "pretrain": "a task config: trains the backbone, with its own classifier, before it is pruned; optional",
+    "prune": "how tickets are made; the keys are those of PRUNE_KEYS",
+    "tasks": "name -> task config: where the tickets are transferred to",
+}
+PRUNE_KEYS = {
+    "scorer": "dict(type=SCORER, **options), 'rounds' among them",
+    "sparsity": "share of weights to prune, or a list: a ticket for each",
+    "schedule": "'exponential' or 'linear'",
+    "scope": "'global' or 'layer'",
+    "exclude": "names or patterns of weights to leave alone; the classifier's are, unless this is given",
+    "data": "the config of a task whose training images are scored on; default: that of 'pretrain'",
+    "samples": "how many images, drawn evenly over the classes where there are any; default 100",
+    "batch_size": "of scoring; default: all samples at once",
+}
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read a job's config; ``overrides`` (``{"tasks.digits.epochs": 3}``) go on top.
+
+    A path that is not there is also looked for among the configs that come with the package: ``configs/quickstart.py``
+    and ``quickstart`` both name the one of the quick start.
+
+    Raises:
+        PxframeError: no such file, an error in it, or a key that is not one of :data:`KEYS`.
+    """
+    file = find_config(path)
+    try:
+        config = Config.fromfile(str(file), import_custom_modules=False)
+        config.merge_from_dict(dict(overrides or {}))
+    except Exception as error:  # a config is a Python file: anything may go wrong in it
+        cause = " ".join(str(error).split()) or "no reason given"
+        raise PxframeError(f"config {file}: {type(error).__name__}: {cause}") from error
+    check_keys(config, KEYS, f"config {file}")
+    for key in ("backbone", "prune", "tasks"):
+        if not isinstance(config.get(key), Mapping):
+            raise PxframeError(f"config {file}: needs a dict {key!r} ({KEYS[key]})")
+    check_keys(config.prune, PRUNE_KEYS, f"config {file}: prune")
+    for name, task in config.tasks.items():
+        if not isinstance(task, Mapping):
+            raise PxframeError(f"config {file}: tasks: {name!r} must be a dict(type=TASK, ...), got {task!r}")
+    config.setdefault("work_dir", str(Path("work_dirs") / file.stem))
+    config.setdefault("seed", 0)
+    return config
+
+
+def find_config(path: str | Path) -> Path:
+    """The config file that ``path`` names, in the file system or among those that come with the package."""
+    path = Path(path)
+    if path.is_file():
+        return path
+    package = find_spec("pxframe_configs")
+    roots = list(package.submodule_search_locations or ()) if package else []
+    inside = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
+    for root in roots:
+        for candidate in (Path(root) / inside, (Path(root) / inside).with_suffix(".py")):
+            if candidate.is_file():
+                return candidate
+    shipped = [str(f.relative_to(root)) for root in roots for f in Path(root).rglob("*.py") if f.name[0] != "_"]
+    raise PxframeError(f"there is no config {str(path)!r}{near(str(path), shipped)}")
+
+
+def check_keys(config: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    """Refuse keys that nothing reads, naming near matches."""
+    for key in config:
+        if key not in known:
+            raise PxframeError(f"{where}: there is no key {key!r}{near(key, known)}")

@@ -1,0 +1,147 @@
+"""A job: one backbone, its tickets, and the tasks they are transferred to, checked before any work begins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pxframe.backbone import Backbone
+from pxframe.errors import PxframeError, near, some
+from pxframe.files import write_json
+from pxframe.registry import build
+from pxframe.task import Task
+
+
+@dataclass
+class Job:
+    """What a config describes, built and checked.
+
+    Attributes:
+        backbone: the provider's options; ``provider`` builds the network from them.
+        plans: ticket name -> arguments of :func:`pxframe.prune`; one a sparsity.
+        scoring: the task whose training images are scored on, how many, and in batches of what size; None where
+            nothing is to be pruned.
+        resume: go on where an earlier run of the same config stopped.
+    """
+
+    seed: int
+    device: str
+    work_dir: Path
+    resume: bool
+    provider: Backbone
+    backbone: dict[str, Any]
+    pretrain: Task | None
+    plans: dict[str, dict[str, Any]]
+    scoring: tuple[Task, int, int] | None
+    tasks: dict[str, Task]
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        device: str = "cpu",
+        tasks: Iterable[str] | None = None,
+        work_dir: str | Path | None = None,
+        resume: bool = False,
+        scored: bool = True,
+    ) -> Job:
+        """Build a job from a config that :func:`pxframe.config.load_config` gave.
+
+        Args:
+            tasks: names of the tasks to run; default: all.
+            scored: False when a ticket is given and nothing will be pruned by data.
+
+        Raises:
+            PxframeError: whatever is wrong in the config: names, options, missing data, no GPU.
+        """
+        check_device(device)
+        chosen = list(config["tasks"]) if tasks is None else list(tasks)
+        for name in chosen:
+            if name not in config["tasks"]:
+                raise PxframeError(f"there is no task {name!r} in the config{near(name, config['tasks'])}")
+        options = _plain(config["backbone"])
+        provider = build("backbone", {"type": options.pop("type", None)}, "backbone")
+        pretrain = build("task", _plain(config["pretrain"]), "pretrain") if config.get("pretrain") else None
+        prune = _plain(config["prune"])
+        data = prune.pop("data", None)
+        samples = prune.pop("samples", 100)
+        batch_size = prune.pop("batch_size", samples)
+        source = build("task", data, "prune: data") if data else pretrain
+        if scored and source is None:
+            raise PxframeError("the config says nothing about images to score on: give prune.data or pretrain")
+        job = cls(
+            seed=int(config["seed"]),
+            device=device,
+            work_dir=Path(work_dir or config["work_dir"]),
+            resume=resume,
+            provider=provider,
+            backbone=options,
+            pretrain=pretrain,
+            plans=_plans(prune),
+            scoring=(source, int(samples), int(batch_size)) if scored and source else None,
+            tasks={name: build("task", _plain(config["tasks"][name]), f"task {name!r}") for name in chosen},
+        )
+        for task in {id(t): t for t in (pretrain, source, *job.tasks.values()) if t is not None}.values():
+            task.prepare()
+        return job
+
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Take ``work_dir`` for these settings: a fresh folder, or with ``resume`` one that an equal job began.
+
+        Raises:
+            PxframeError: the folder holds another job's work, or this one's and ``resume`` was not asked for.
+        """
+        record = self.work_dir / "job.json"
+        wanted = json.loads(json.dumps(_plain(settings), default=str))
+        if not record.exists():
+            write_json(record, wanted)
+            return
+        if not self.resume:
+            raise PxframeError(f"{self.work_dir} already holds a run: add --resume to go on, or choose another --work-dir")
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if found != wanted:
+            changed = _differences(found, wanted)
+            raise PxframeError(f"{self.work_dir} was begun with other settings: {some(changed)}; use another --work-dir")
+
+
+def check_device(device: str) -> None:
+    """Refuse CUDA where there is none."""
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise PxframeError(f"device must be cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise PxframeError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+
+
+def _plans(prune: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    asked = prune.pop("sparsity", 0.982)
+    levels = list(asked) if isinstance(asked, (list, tuple)) else [asked]
+    for level in levels:
+        if not (isinstance(level, (int, float)) and 0 <= level < 1):
+            raise PxframeError(f"prune: sparsity must be in [0, 1), got {level!r}; 0.9 removes 90 % of the weights")
+    scorer = prune.pop("scorer", "px")
+    name = scorer["type"] if isinstance(scorer, Mapping) else scorer
+    probe = {k: v for k, v in scorer.items() if k != "rounds"} if isinstance(scorer, Mapping) else scorer
+    build("scorer", probe)
+    return {f"{name}-{100 * level:.2f}": {"scorer": scorer, "sparsity": level, **prune} for level in levels}
+
+
+def _plain(value: Any) -> Any:
+    """mmengine's config types as plain dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [f"{path} was {old!r}, now {new!r}"]

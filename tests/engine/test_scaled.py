@@ -1,0 +1,55 @@
+"""Values with an exponent, against Python's exact integers."""
+
+import math
+
+import pytest
+import torch
+
+from pxframe.engine.scaled import FLOOR, Scaled, add
+
+
+def exact(value):
+    return [math.ldexp(float(m), int(value.exponent)) for m in value.mantissa.flatten()]
+
+
+@pytest.mark.parametrize("peak", [1e-30, 3.0, 2.0**100, 1.5e38])
+def test_measuring_changes_no_value(peak):
+    tensor = torch.tensor([0.0, peak / 1024, peak])
+    value = Scaled.of(tensor)
+    assert 0.5 <= value.mantissa.max() < 1
+    assert exact(value) == tensor.double().tolist()
+
+
+def test_sums_align_exponents():
+    a, b = Scaled.of(torch.tensor([1.0, 2.0])), Scaled.of(torch.tensor([2.0**90, 0.0]))
+    assert exact(add([a, b])) == [2.0**90 + 0.0, 2.0]
+
+
+def test_zeros_never_decide_an_alignment():
+    high = Scaled(torch.zeros(2), torch.tensor(5000, dtype=torch.int32))
+    low = Scaled.of(torch.tensor([1.0, 3.0]))
+    assert exact(add([high, low])) == [1.0, 3.0]
+    assert high.measured().exponent == FLOOR
+
+
+def test_values_sharing_an_exponent_are_added_as_they_are():
+    a = Scaled.of(torch.tensor([1.0, 4.0]))
+    b = a.map(lambda m: m * 2, bits=1.0)
+    total = add([a, b])
+    assert total.exponent is a.exponent
+    assert exact(total) == [3.0, 12.0]
+
+
+def test_growth_is_bounded_by_measuring_again():
+    value = Scaled.of(torch.ones(3))
+    for _ in range(500):
+        value = value.map(lambda m: m * 2.0**12, bits=12.0)
+        assert torch.isfinite(value.mantissa).all()
+    assert (value.mantissa.double().log2() + value.exponent).tolist() == [6000.0] * 3
+
+
+def test_the_factor_is_a_constant_to_autograd():
+    x = torch.tensor([3.0, 5.0], requires_grad=True)
+    value = Scaled(x * 2.0**20, torch.zeros((), dtype=torch.int32)).measured()
+    gradient = torch.autograd.grad(value.mantissa.sum(), x)[0]
+    assert gradient.tolist() == [2.0 ** (20 - int(value.exponent))] * 2

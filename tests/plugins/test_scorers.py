@@ -1,0 +1,116 @@
+"""Each scorer against an independent way to the same numbers."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import pxframe
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3, stride=2), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3, 3)
+    ).double()
+
+
+@pytest.fixture
+def batches():
+    torch.manual_seed(1)
+    return [(torch.randn(4, 2, 6, 6, dtype=torch.float64), torch.arange(4) % 3) for _ in range(2)]
+
+
+def losses(model, batches, loss=F.cross_entropy):
+    """Sum over batches; BN in the model's mode, its running statistics left alone."""
+    state = {n: t.clone() for n, t in model.state_dict().items()}
+    total = sum(float(loss(model(x), y)) for x, y in batches)
+    model.load_state_dict(state)
+    return total
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_snip_equals_central_differences_of_the_loss_in_the_mask(model, batches, training, masked):
+    model.train(training)
+    weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
+    masks = {n: torch.rand(p.shape) < 0.6 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()}
+    found = pxframe.score(model, batches, scorer="snip", masks=masks)
+    for name, parameter in weights.items():
+        theta = parameter.detach().clone()
+        others = {n: p.detach().clone() for n, p in weights.items()}
+        for index in range(theta.numel()):
+            values = []
+            for step in (1e-5, -1e-5):
+                with torch.no_grad():
+                    for n, p in weights.items():
+                        p.copy_(others[n] * masks[n])
+                    m = masks[name].flatten()[index].double() + step
+                    parameter.view(-1)[index] = theta.view(-1)[index] * m
+                    values.append(losses(model, batches))
+            difference = abs(values[0] - values[1]) / 2e-5
+            assert found[name].view(-1)[index] == pytest.approx(difference, rel=1e-5, abs=1e-9)
+        with torch.no_grad():
+            for n, p in weights.items():
+                p.copy_(others[n])
+
+
+def test_snip_takes_another_loss(model, batches):
+    model.eval()
+    own = pxframe.score(model, batches, scorer="snip", loss=lambda out, y: 3 * F.cross_entropy(out, y))
+    plain = pxframe.score(model, batches, scorer="snip")
+    assert all(torch.allclose(own[n], 3 * plain[n]) for n in plain)
+
+
+@pytest.mark.parametrize(("scorer", "power"), [("synflow", 1), ("synflow_l2", 2)])
+def test_synflow_equals_autograd_of_the_rewritten_network(model, batches, scorer, power):
+    """The papers' own way: rewrite the layers, feed ones, differentiate."""
+    model.eval()
+    nn.init.normal_(model[1].weight)
+    nn.init.uniform_(model[1].running_var, 0.5, 2.0)
+    found = pxframe.score(model, batches, scorer=scorer)
+    conv = model[0].weight.detach().abs().pow(power).requires_grad_()
+    linear = model[5].weight.detach().abs().pow(power).requires_grad_()
+    scale = (model[1].weight.abs() / (model[1].running_var + model[1].eps).sqrt()).pow(power).detach()
+    x = F.conv2d(torch.ones(1, 2, 6, 6, dtype=torch.float64), conv, stride=2) * scale.view(1, 3, 1, 1)
+    total = (F.max_pool2d(x, 2).flatten(1) @ linear.T).sum()
+    expected = torch.autograd.grad(total, [conv, linear])
+    assert torch.allclose(found["0.weight"], expected[0] * conv)
+    assert torch.allclose(found["5.weight"], expected[1] * linear)
+
+
+def test_magnitude(model):
+    scores = pxframe.score(model, None, scorer="magnitude")
+    assert all(torch.equal(scores[n], model.get_parameter(n).abs()) for n in scores)
+
+
+def test_random_is_uniform_and_seeded():
+    model = nn.Linear(200, 100)
+    a, b, c = (pxframe.score(model, None, scorer="random", seed=s)["weight"] for s in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    counts = torch.histc(a, 20, 0, 1)
+    expected = a.numel() / 20
+    chi_squared = float(((counts - expected) ** 2 / expected).sum())
+    assert chi_squared < 19 + 5 * math.sqrt(2 * 19)
+
+
+def test_px_calibrated_is_paper_with_the_batch_variance_for_running_variance(model, batches):
+    """The same numbers as `paper` on a copy whose BN carries the batch's own statistics."""
+    joined = [(torch.cat([x for x, _ in batches]), None)]
+    copy = nn.Sequential(*model).double()
+    found = pxframe.score(copy, joined, variant="calibrated")
+    conv = model[0](joined[0][0])
+    model[1].running_mean.copy_(conv.mean((0, 2, 3)).detach())
+    model[1].running_var.copy_(conv.var((0, 2, 3), correction=0).detach())
+    expected = pxframe.score(model, joined, variant="paper")
+    assert all(torch.allclose(found[n], expected[n]) for n in expected)
+
+
+def test_px_reads_nothing_of_the_labels(model, batches):
+    a = pxframe.score(model, batches)
+    b = pxframe.score(model, [(x, None) for x, _ in batches])
+    assert all(torch.equal(a[n], b[n]) for n in a)
