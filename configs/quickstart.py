@@ -5,7 +5,7 @@ with PX at 90 %, and transferred to all ten digits and to the segmentation of sc
 """
 
 seed = 0
-data = "work_dirs/data"
+_data = "work_dirs/data"
 
 
 def _digits(root, **options):
@@ -24,19 +24,18 @@ def _digits(root, **options):
 
 backbone = dict(type="cifar_resnet", depth=8, num_classes=5)
 
-pretrain = dict(**_digits(f"{data}/digits-0-4", classes=[0, 1, 2, 3, 4]), head=None, epochs=10)
+pretrain = dict(**_digits(f"{_data}/digits-0-4", classes=[0, 1, 2, 3, 4]), head=None, epochs=10)
 
 prune = dict(scorer=dict(type="px", rounds=100), sparsity=0.9, samples=100)
 
-_classes = ["background", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-_scenes = dict(type="PascalVOCDataset", data_root=f"{data}/scenes", metainfo=dict(classes=_classes))
+_scenes = dict(type="pxframe_tasks.digit_scenes.DigitScenes", data_root=f"{_data}/scenes")
 _files = dict(img_path="JPEGImages", seg_map_path="SegmentationClass")
 
 tasks = dict(
-    digits=dict(**_digits(f"{data}/digits"), epochs=10),
+    digits=dict(**_digits(f"{_data}/digits"), epochs=10),
     scenes=dict(
         type="segmentation",
-        prepare=dict(type="pxframe_tasks.digits.write_scenes", root=f"{data}/scenes", train=400, test=100, size=64),
+        prepare=dict(type="pxframe_tasks.digits.write_scenes", root=f"{_data}/scenes", train=400, test=100, size=64),
         data=dict(
             train=dict(
                 **_scenes,
@@ -66,6 +65,7 @@ tasks = dict(
             dilations=(1, 2, 4),
             c1_channels=16,
             dropout_ratio=0.0,
+            init_cfg=None,  # mmseg's default starts the last layer near zero, which costs a short run many epochs
             norm_cfg=dict(type="BN"),
             align_corners=False,
         ),

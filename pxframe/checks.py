@@ -39,30 +39,24 @@ def emptied(masks: Mapping[str, Tensor]) -> list[str]:
 def check_connected(net: Net, inputs: Tensor, where: str) -> None:
     """Stop when no output of the masked network, in eval mode, depends on its input any more.
 
-    Looks at the gradient by the input: it is exactly zero only when every path is cut. A few of the user's samples and
-    as many random ones are tried, for a path may be closed by its gates on one input and open on another.
+    Looks at the gradient by the input: it is exactly zero only when every path is cut, or closed by its gates on this
+    input. So one of the user's samples is tried, and only if that fails more of them and random ones.
 
     Raises:
-        PxframeError: naming the layers with nothing kept, or else the first layer that no gradient reaches.
+        PxframeError: naming the layers with nothing kept, or else those that no path goes through.
     """
-    samples = inputs[:8].detach()
-    if not samples.is_floating_point():
+    if not inputs.is_floating_point():
         return
-    reached: set[str] = set()
+    samples = inputs[:8].detach()
+    if _gradients(net, samples[:1], [])[0]:
+        return
     noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0)).to(samples)
-    for x in (samples, noise * samples.std().clamp(min=1.0)):
-        x = x.clone().requires_grad_()
-        weights = {name: w.requires_grad_() for name, w in net.masked().items()}
-        with torch.enable_grad(), net.evaluating():
-            leaves = [t for t in pytree.tree_leaves(net(x, weights)) if isinstance(t, Tensor) and t.requires_grad]
-            if not leaves:
-                continue
-            # A fixed mixture of the outputs: their plain sum may be constant (after a softmax, say).
-            total = sum((t * torch.linspace(0.5, 1.5, t.numel()).to(t).view(t.shape)).sum() for t in leaves)
-            found = torch.autograd.grad(total, [x, *weights.values()], allow_unused=True)  # type: ignore[list-item]
-        if found[0] is not None and bool(found[0].any()):
+    reached: set[str] = set()
+    for x in (samples, noise * samples.std(correction=0).clamp(min=1.0)):
+        by_input, by_weight = _gradients(net, x, list(net.masks))
+        if by_input:
             return
-        reached |= {n for n, g, m in zip(weights, found[1:], net.masks.values(), strict=True) if g is not None and (g * m).any()}
+        reached |= by_weight
     empty = emptied(net.masks)
     cut = empty or [name for name in net.masks if name not in reached]
     what = "nothing is left of" if empty else "no path goes through"
@@ -70,3 +64,19 @@ def check_connected(net: Net, inputs: Tensor, where: str) -> None:
         f"{where}: the network's output no longer depends on its input: {what} {some(cut)}; "
         f"ask for a lower sparsity, more rounds or another scorer"
     )
+
+
+def _gradients(net: Net, x: Tensor, names: list[str]) -> tuple[bool, set[str]]:
+    """Whether any output has a gradient by the input ``x``, and by which of the named weights' kept entries."""
+    x = x.clone().requires_grad_()
+    weights = net.masked()
+    leaves = [weights[name].requires_grad_() for name in names]
+    with torch.enable_grad(), net.evaluating():
+        outputs = [t for t in pytree.tree_leaves(net(x, weights)) if isinstance(t, Tensor) and t.requires_grad]
+        if not outputs:
+            return False, set()
+        # A mixture of the outputs: their plain sum may be constant (after a softmax, say).
+        total = torch.stack([(t * torch.linspace(0.5, 1.5, t.numel()).to(t).view(t.shape)).sum() for t in outputs]).sum()
+        by_input, *found = torch.autograd.grad(total, [x, *leaves], allow_unused=True)
+    reached = {n for n, g in zip(names, found, strict=True) if g is not None and bool((g * net.masks[n]).any())}
+    return by_input is not None and bool(by_input.any()), reached

@@ -36,14 +36,15 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """Read a job's config; ``overrides`` (``{"tasks.digits.epochs": 3}``) go on top.
 
     A path that is not there is also looked for among the configs that come with the package: ``configs/quickstart.py``
-    and ``quickstart`` both name the one of the quick start.
+    and ``quickstart`` both name the one of the quick start. Names that begin with ``_`` are the file's own.
 
     Raises:
         PxframeError: no such file, an error in it, or a key that is not one of :data:`KEYS`.
     """
     file = find_config(path)
     try:
-        config = Config.fromfile(str(file), import_custom_modules=False)
+        read = Config.fromfile(str(file), import_custom_modules=False).to_dict()
+        config = Config({key: value for key, value in read.items() if not key.startswith("_")})
         config.merge_from_dict(dict(overrides or {}))
     except Exception as error:  # a config is a Python file: anything may go wrong in it
         cause = " ".join(str(error).split()) or "no reason given"

@@ -85,8 +85,13 @@ class Job:
             scoring=(source, int(samples), int(batch_size)) if scored and source else None,
             tasks={name: build("task", _plain(config["tasks"][name]), f"task {name!r}") for name in chosen},
         )
-        for task in {id(t): t for t in (pretrain, source, *job.tasks.values()) if t is not None}.values():
-            task.prepare()
+        named = {"pretrain": pretrain, "prune.data": source, **{f"tasks.{n}": t for n, t in job.tasks.items()}}
+        for where, task in named.items():
+            if task is not None and not (where == "prune.data" and task is pretrain):
+                try:
+                    task.prepare()
+                except PxframeError as error:
+                    raise PxframeError(f"{where}: {error}") from error
         return job
 
     def claim(self, settings: Mapping[str, Any]) -> None:

@@ -102,11 +102,14 @@ class _Network:
         if name in self._trace.parameters:
             return self._reading.weights[name]
         if node.op == "call_function" and self._has_parameter(node):
-            if operation(node) not in shapes.MOVES | shapes.SAME | {"getitem"}:
+            moved = self._fixed(node.args[0])  # type: ignore[arg-type]
+            if operation(node) in shapes.SAME or (
+                operation(node) == "as_strided" and moved.shape == node.meta["val"].shape
+            ):
+                return moved
+            if operation(node) not in shapes.MOVES | {"getitem"}:
                 raise unknown(node, "on a weight before it is used")
-            if operation(node) in shapes.SAME:
-                return self._fixed(node.args[0])
-            return node.target(self._fixed(node.args[0]), *node.args[1:], **node.kwargs)  # type: ignore[arg-type,operator]
+            return node.target(moved, *node.args[1:], **node.kwargs)  # type: ignore[operator]
         return powered(self._values[node], self._reading.power).to(self._dtype)
 
     def _has_parameter(self, node: fx.Node) -> bool:

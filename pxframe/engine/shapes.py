@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pxframe.engine.rules import Step, operation, rule
+from pxframe.engine.rules import Step, operation, rule, unknown
 from pxframe.engine.scaled import FLOOR, Scaled, align
 
 #: Applied alike to activations and to weights on their way to a convolution or matrix product.
@@ -39,6 +39,14 @@ def move(step: Step) -> Any:
 
 @rule(*SAME)
 def same(step: Step) -> Scaled:
+    return step.path()
+
+
+@rule("as_strided")
+def as_strided(step: Step) -> Scaled:
+    """Torch lays 1x1 kernels and maps out anew for its channels_last convolutions; as long as the shape stays."""
+    if step.result_shape() != tuple(step.path().mantissa.shape):
+        raise unknown(step.node, "to another shape")
     return step.path()
 
 

@@ -66,6 +66,9 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
 
 
 def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) -> Trace:
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.as_strided_.default:  # torch's own, of 1x1 kernels in channels_last
+            node.target = torch.ops.aten.as_strided.default
     module.graph.eliminate_dead_code()
     nodes = list(module.graph.nodes)
     placeholders = [n for n in nodes if n.op == "placeholder"]

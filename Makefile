@@ -1,0 +1,36 @@
+# Each target stands alone: on a machine with only Python (3.10 to 3.12) it sets up .venv from the lock first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test lint setup lock clean
+
+# Prune once, transfer to two tasks: about three minutes on two cores.
+quickstart: setup
+	$(BIN)/python tools/transfer.py configs/quickstart.py --resume
+
+test: setup lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: .venv/ready
+
+# The stamp comes last, so a set-up that was stopped half-way is done again.
+.venv/ready: requirements.lock setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+# Torch and torchvision must match; everything else is resolved anew.
+lock: setup
+	printf 'torch==2.11.0\ntorchvision==0.26.0\n' > .venv/pins.txt
+	$(BIN)/uv pip compile setup.cfg --extra test --universal --python-version 3.10 --constraint .venv/pins.txt \
+		--no-header --no-annotate --output-file requirements.lock
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,84 @@
+"""What happens around training: tickets kept, epochs seeded, checkpoints kept plain, a line of log an epoch."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import set_random_seed
+
+from pxframe.errors import PxframeError
+from pxframe.ticket import Ticket
+
+
+class TicketHook(Hook):
+    """Applies a ticket when training starts, and keeps its pruned weights at zero until it ends.
+
+    ``before_train`` comes after the weights have been initialised and after a checkpoint has been loaded.
+
+    Args:
+        ticket: its masks must all fit; only
+        classifier: the module of this name in the backbone (:meth:`pxframe.Backbone.classifier`) may be missing,
+            as it is where a task put a head of its own in its place.
+    """
+
+    def __init__(self, ticket: Ticket, classifier: str = "") -> None:
+        self.ticket = ticket
+        self.classifier = classifier
+
+    def before_train(self, runner: Any) -> None:
+        ticket = self.ticket
+        try:
+            ticket.apply(runner.model)
+        except PxframeError:
+            rest = {n: m for n, m in ticket.masks.items() if not n.startswith(f"{self.classifier}.")}
+            if not self.classifier or len(rest) == len(ticket.masks):
+                raise
+            ticket = Ticket(rest, ticket.meta)
+            ticket.apply(runner.model)
+        ticket.guard(runner.optim_wrapper.optimizer, runner.model)
+
+
+class Repeatable(Hook):
+    """Makes an epoch depend on nothing but its number, the seed and the state in the checkpoint before it."""
+
+    priority = "VERY_HIGH"
+
+    def before_train_epoch(self, runner: Any) -> None:
+        set_random_seed(int(np.random.SeedSequence([runner.seed, runner.epoch]).generate_state(1)[0]))
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Keep tensors and plain values only: what ``torch.load(weights_only=True)`` reads without trusting more.
+
+        mmengine would add the history of all logged numbers, as objects, and the functions of some schedulers.
+        """
+        kept = checkpoint["message_hub"]["runtime_info"].get("keep_ckpt_ids", [])
+        checkpoint["message_hub"] = {
+            "log_scalars": {},
+            "runtime_info": {"keep_ckpt_ids": kept},
+            "resumed_keys": {"keep_ckpt_ids": True},
+        }
+        checkpoint["meta"] = {key: checkpoint["meta"][key] for key in ("epoch", "iter", "seed")}
+        checkpoint["param_schedulers"] = [
+            {key: value for key, value in state.items() if not callable(value)}
+            for state in checkpoint.get("param_schedulers", [])
+        ]
+
+
+class EpochLog(Hook):
+    """A line in the log an epoch: mean loss and the learning rate."""
+
+    def after_train_epoch(self, runner: Any) -> None:
+        loss = runner.message_hub.get_scalar("train/loss").mean(len(runner.train_dataloader))
+        rate = runner.optim_wrapper.get_lr()["lr"][0]
+        runner.logger.info(f"epoch {runner.epoch + 1}/{runner.max_epochs}: loss {loss:.4f}, learning rate {rate:.3g}")
+
+
+def seed_worker(worker_id: int) -> None:
+    """Seed a data-loading worker's Python and NumPy from what PyTorch gave it: by epoch and by worker."""
+    seed = torch.initial_seed() % 2**32
+    random.seed(seed)
+    np.random.seed(seed)

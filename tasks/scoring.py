@@ -1,0 +1,22 @@
+"""Which training images a backbone is scored on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def drawn(total: int, samples: int, labels: Sequence[Any] | None, seed: int) -> list[int]:
+    """Indices of ``samples`` out of ``total``, by ``seed``; with ``labels``, one of every class before a second of any."""
+    order: list[int] = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    if labels is not None:
+        seen: Counter[Any] = Counter()
+        turn = {}
+        for index in order:
+            turn[index] = seen[labels[index]]
+            seen[labels[index]] += 1
+        order.sort(key=turn.__getitem__)  # stable: within a turn, the order drawn
+    return order[:samples]
