@@ -9,10 +9,10 @@ _data = "work_dirs/data"
 
 
 def _digits(root, **options):
-    crop = dict(type="torchvision.transforms.v2.RandomCrop", size=16, padding=1)
+    crop = dict(type="torchvision.transforms.v2.RandomCrop", size=24, padding=2)
     return dict(
         type="classification",
-        prepare=dict(type="pxframe_tasks.digits.write_folders", root=root, size=16, **options),
+        prepare=dict(type="pxframe_tasks.digits.write_folders", root=root, size=24, textured=True, **options),
         data=dict(
             train=dict(type="torchvision.datasets.ImageFolder", root=f"{root}/train", transform=[crop]),
             test=dict(type="torchvision.datasets.ImageFolder", root=f"{root}/test"),
@@ -69,9 +69,9 @@ tasks = dict(
             norm_cfg=dict(type="BN"),
             align_corners=False,
         ),
-        epochs=15,
+        epochs=12,
         batch_size=16,
         test_batch_size=20,
-        optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=5e-4),
+        optimizer=dict(type="AdamW", lr=0.004, weight_decay=1e-4),
     ),
 )

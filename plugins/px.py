@@ -83,9 +83,7 @@ def _release(net, batches, first):
         dtype = path_dtype(inputs.dtype)
         batch, squares = Scaled.of(inputs.to(dtype)), squared_input(inputs, dtype)
         with torch.no_grad():
-            counts = interpret(
-                net.trace(inputs), f_tensors(net), inputs, [(g, batch if first else squares)]
-            ).paths[0]
+            counts = interpret(net.trace(inputs), f_tensors(net), inputs, [(g, batch if first else squares)]).paths[0]
         if first:
             values = interpret(net.trace(inputs), f_tensors(net), inputs, [(h, batch)]).paths[0]
         else:

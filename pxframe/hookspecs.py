@@ -69,8 +69,8 @@ def pxframe_round_done(
 ) -> None:
     """A round of pruning has been scored and masked.
 
-    ``scorer`` is its name; ``round`` counts from 1 to ``rounds``; ``density`` is the share of prunable weights now kept;
-    ``scores`` (float) and ``masks`` (bool, true is kept) are the round's, by weight name. Read only.
+    ``scorer`` is its name; ``round`` counts from 1 to ``rounds``; ``density`` is the share of prunable weights now
+    kept; ``scores`` (float) and ``masks`` (bool, true is kept) are the round's, by weight name. Read only.
     """
 
 

@@ -111,7 +111,9 @@ class Host:
         if VARIABLE in os.environ:
             chosen = {name.strip() for name in os.environ[VARIABLE].split(",") if name.strip()}
             for name in sorted(chosen - known):
-                raise PxframeError(f"{VARIABLE} lists {name!r}, which no installed plug-in is called{near(name, known)}")
+                raise PxframeError(
+                    f"{VARIABLE} lists {name!r}, which no installed plug-in is called{near(name, known)}"
+                )
         return [p for p in points if p.name in chosen and p.name not in self.blocked]
 
     def _plug(self, point: EntryPoint) -> list[tuple[str, str, type]]:

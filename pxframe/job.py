@@ -106,11 +106,15 @@ class Job:
             write_json(record, wanted)
             return
         if not self.resume:
-            raise PxframeError(f"{self.work_dir} already holds a run: add --resume to go on, or choose another --work-dir")
+            raise PxframeError(
+                f"{self.work_dir} already holds a run: add --resume to go on, or choose another --work-dir"
+            )
         found = json.loads(record.read_text(encoding="utf-8"))
         if found != wanted:
             changed = _differences(found, wanted)
-            raise PxframeError(f"{self.work_dir} was begun with other settings: {some(changed)}; use another --work-dir")
+            raise PxframeError(
+                f"{self.work_dir} was begun with other settings: {some(changed)}; use another --work-dir"
+            )
 
 
 def check_device(device: str) -> None:

@@ -73,7 +73,7 @@ class Net:
     def gradients(
         self, batches: Iterable[tuple[Tensor, Tensor]], weights: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Sum over ``batches`` of dL/dw, at ``weights`` (default: the masked ones), by name. Zero for an unused weight."""
+        """Sum over ``batches`` of dL/dw, at ``weights`` (default: the masked ones), by name; zero where unused."""
         base = self.masked() if weights is None else weights
         leaves = {n: w.detach().requires_grad_() for n, w in base.items()}
         total = {n: torch.zeros_like(w) for n, w in leaves.items()}

@@ -176,9 +176,7 @@ def _example(method: Scorer, data: Batches) -> Tensor | None:
     return None if first is None else first[0]
 
 
-def _checked_masks(
-    model: nn.Module, masks: Mapping[str, Tensor] | None, names: Iterable[str]
-) -> dict[str, Tensor]:
+def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor] | None, names: Iterable[str]) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     for name, mask in (masks or {}).items():
         if name not in parameters:

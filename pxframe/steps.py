@@ -1,4 +1,7 @@
-"""The steps of a job: pre-train, prune, transfer. Each leaves one file, written whole; a step whose file is there is done."""
+"""The steps of a job: pre-train, prune, transfer.
+
+Each leaves one file, written whole; a step whose file is there is done.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,8 @@ def same_weights(ticket: Ticket, model: nn.Module) -> bool:
 def describe(ticket: Ticket) -> str:
     """One line: scorer, sparsity, weights left, emptied layers."""
     rest = f"; nothing left of {', '.join(ticket.emptied)}" if ticket.emptied else ""
-    return f"{ticket.meta.get('scorer', '?')} kept {ticket.kept:,} of {ticket.total:,} weights ({ticket.sparsity:.2%} sparse){rest}"
+    scorer = ticket.meta.get("scorer", "a ticket")
+    return f"{scorer} kept {ticket.kept:,} of {ticket.total:,} weights ({ticket.sparsity:.2%} sparse){rest}"
 
 
 def _prune(job: Job, model: nn.Module, plan: dict[str, Any], say: Say) -> Ticket:
@@ -118,18 +122,14 @@ def _classifier_pattern(job: Job, model: nn.Module) -> tuple[str, ...]:
     return (f"{classifier}.*",) if classifier else ()
 
 
-def _train(
-    job: Job, where: str, task: Task, model: nn.Module, ticket: Ticket | None, work_dir: Path
-) -> dict[str, Any]:
+def _train(job: Job, where: str, task: Task, model: nn.Module, ticket: Ticket | None, work_dir: Path) -> dict[str, Any]:
     """Train ``model`` in place on ``task`` and evaluate it."""
     from pxframe.epoch_bar import EpochBar
     from pxframe.runner_hooks import TicketHook
 
     start = time.perf_counter()
     classifier = job.provider.classifier(model)  # before the task strips it
-    runner = task.runner(
-        model, job.provider, work_dir=work_dir, device=job.device, seed=job.seed, resume=job.resume
-    )
+    runner = task.runner(model, job.provider, work_dir=work_dir, device=job.device, seed=job.seed, resume=job.resume)
     if ticket is not None:
         runner.register_hook(TicketHook(ticket, classifier))
     runner.register_hook(EpochBar(where))

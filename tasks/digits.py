@@ -23,6 +23,7 @@ def write_folders(
     size: int = 32,
     test_share: float = 0.25,
     part: Sequence[float] = (0.0, 1.0),
+    textured: bool = False,
 ) -> None:
     """Write ``train/DIGIT/N.png`` and ``test/DIGIT/N.png``, as torchvision's ``ImageFolder`` reads them.
 
@@ -31,7 +32,9 @@ def write_folders(
         size: of the images, in pixels.
         test_share: share of each digit's images that is for testing.
         part: from which share to which of each digit's images to write, so that two tasks may have different ones.
+        textured: draw each digit as scenes show it, in a colour, on textured ground, anywhere in the image; harder.
     """
+    import numpy as np
     from PIL import Image
 
     start, stop = part
@@ -45,8 +48,14 @@ def write_folders(
             folder.mkdir(parents=True)
             mine = images[labels == digit]
             for i in range(round(start * len(mine)), round(stop * len(mine))):
-                image = Image.fromarray(mine[i]).resize((size, size), Image.Resampling.BICUBIC)
-                image.convert("RGB").save(folder / f"{i:04d}.png")
+                if textured:
+                    rng = np.random.default_rng([digit, i, split == "train"])
+                    canvas = _ground(rng, size)
+                    _draw(rng, canvas, mine[i], _place(rng, size * 3 // 5, size))
+                    image = _picture(canvas)
+                else:
+                    image = Image.fromarray(mine[i]).resize((size, size), Image.Resampling.BICUBIC).convert("RGB")
+                image.save(folder / f"{i:04d}.png")
 
 
 def write_scenes(
@@ -108,31 +117,60 @@ def _scene(rng: Any, images: Any, labels: Any, size: int) -> tuple[Any, Any]:
     import numpy as np
     from PIL import Image, ImageFilter
 
+    canvas = _ground(rng, size)
+    label = np.zeros((size, size), dtype=np.uint8)
+    half = size // 2
+    for quarter in rng.permutation(4)[: rng.integers(2, 5)]:  # each digit in a quarter of its own: none hides another
+        index = rng.integers(0, len(images))
+        y, x, side = _place(rng, size * 3 // 8, half)
+        place = y + half * (quarter // 2), x + half * (quarter % 2), side
+        ink, window = _draw(rng, canvas, images[index], place)
+        shape = ink.point(lambda v: 255 if v > 96 else 0)
+        label[window][np.asarray(shape.filter(ImageFilter.MaxFilter(3))) > 0] = _BORDER
+        label[window][np.asarray(shape) > 0] = labels[index] + 1
+    indexed = Image.fromarray(label, mode="P")
+    indexed.putpalette(_palette())
+    return _picture(canvas), indexed
+
+
+def _ground(rng: Any, size: int) -> Any:
+    """Float RGB ``[size, size, 3]`` of coloured patches, at most 122 bright: the digits are brighter."""
+    import numpy as np
+    from PIL import Image
+
     def texture(grid: int) -> Any:
         noise = rng.integers(0, 256, (grid, grid, 3), dtype=np.uint8)
         return np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
 
-    canvas = 20 + 0.25 * texture(4) + 0.15 * texture(16)  # at most 122: the digits are brighter
-    label = np.zeros((size, size), dtype=np.uint8)
-    for quarter in rng.permutation(4)[: rng.integers(2, 5)]:  # each digit in a quarter of its own: none hides another
-        index = rng.integers(0, len(images))
-        side = int(rng.integers(size * 3 // 8, size // 2 + 1))
-        y, x = rng.integers(0, size // 2 - side + 1, 2) + np.array([quarter // 2, quarter % 2]) * (size // 2)
-        # a margin, as some digits reach the edge and their outline lies outside
-        ink = Image.fromarray(np.pad(images[index], 1)).resize((side, side), Image.Resampling.BICUBIC)
-        opacity = np.asarray(ink, dtype=np.float32)[..., None] / 255
-        window = np.s_[y : y + side, x : x + side]
-        colour = rng.integers(150, 256, 3)
-        canvas[window] = (1 - opacity) * canvas[window] + opacity * colour
-        shape = ink.point(lambda v: 255 if v > 96 else 0)
-        inside = np.asarray(shape) > 0
-        around = np.asarray(shape.filter(ImageFilter.MaxFilter(3))) > 0
-        label[window][around] = _BORDER
-        label[window][inside] = labels[index] + 1
-    picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
-    indexed = Image.fromarray(label, mode="P")
-    indexed.putpalette(_palette())
-    return picture, indexed
+    return 20 + 0.25 * texture(4) + 0.15 * texture(16)
+
+
+def _place(rng: Any, smallest: int, room: int) -> tuple[int, int, int]:
+    """Row, column and side of a square somewhere in a square of ``room``."""
+    side = int(rng.integers(smallest, room + 1))
+    y, x = rng.integers(0, room - side + 1, 2)
+    return int(y), int(x), side
+
+
+def _draw(rng: Any, canvas: Any, digit: Any, place: tuple[int, int, int]) -> tuple[Any, Any]:
+    """Draw a digit in a bright colour; gives its greyscale image and the part of the canvas it lies in."""
+    import numpy as np
+    from PIL import Image
+
+    y, x, side = place
+    # a margin, as some digits reach the edge and their outline lies outside
+    ink = Image.fromarray(np.pad(digit, 1)).resize((side, side), Image.Resampling.BICUBIC)
+    opacity = np.asarray(ink, dtype=np.float32)[..., None] / 255
+    window = np.s_[y : y + side, x : x + side]
+    canvas[window] = (1 - opacity) * canvas[window] + opacity * rng.integers(150, 256, 3)
+    return ink, window
+
+
+def _picture(canvas: Any) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    return Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
 
 
 def _palette() -> list[int]:

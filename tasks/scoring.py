@@ -10,7 +10,7 @@ import torch
 
 
 def drawn(total: int, samples: int, labels: Sequence[Any] | None, seed: int) -> list[int]:
-    """Indices of ``samples`` out of ``total``, by ``seed``; with ``labels``, one of every class before a second of any."""
+    """``samples`` indices out of ``total``, by ``seed``; with ``labels``, one of each class before a second of any."""
     order: list[int] = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
     if labels is not None:
         seen: Counter[Any] = Counter()

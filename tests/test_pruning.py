@@ -145,9 +145,7 @@ class Alternating(pxframe.Scorer):
 
     def score(self, net, batches):
         self._round += 1
-        return {
-            n: ((torch.arange(w.numel()) + self._round) % 2).float().view(w.shape) for n, w in net.weights.items()
-        }
+        return {n: ((torch.arange(w.numel()) + self._round) % 2).float().view(w.shape) for n, w in net.weights.items()}
 
 
 def test_pruned_weights_return_only_where_the_scorer_says_so(model, watch):
@@ -241,7 +239,7 @@ def test_a_cut_without_an_empty_layer_is_found():
             scores["2.weight"][:, 1] = 1.0  # ... unit 1 is read
             return scores
 
-    with pytest.raises(pxframe.PxframeError, match="no path goes through 0.weight"):
+    with pytest.raises(pxframe.PxframeError, match=r"no path goes through 0\.weight"):
         pxframe.prune(model, [(torch.randn(3, 4), None)], scorer=Mismatched(), sparsity=0.75)
 
 

@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     made = {"ticket": given} if given else tickets(job, model, print)
     if given:
         given.check(model)
-        print(f"ticket: {describe(given)}{'' if same_weights(given, model) else '; made from other weights than these'}")
+        print(
+            f"ticket: {describe(given)}{'' if same_weights(given, model) else '; made from other weights than these'}"
+        )
     total = next(iter(made.values())).total
 
     # ... and transfer to every task.

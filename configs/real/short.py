@@ -1,7 +1,8 @@
 """Real photographs, a real pre-trained network, in under an hour on two CPU cores.
 
-ResNet-20, trained on CIFAR-10, is pruned once with PX at 90 % and at 98.2 %, and transferred to Tiny-ImageNet (a subset:
-200 classes, 50 training images each, here at 32x32) and to CamVid (11 classes of street scenes, here at 240x180).
+ResNet-20, trained on CIFAR-10, is pruned once with PX at 90 % and at 98.2 %, and transferred to Tiny-ImageNet (a
+subset: 200 classes, 50 training images each, here at 32x32) and to CamVid (11 classes of street scenes, here at
+240x180).
 
 The data and the network's file are looked for in the folder that PXFRAME_DATA names; zip files there are unpacked once.
 """

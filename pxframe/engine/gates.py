@@ -24,7 +24,7 @@ def relu(step: Step) -> Scaled:
 
 @rule("leaky_relu", "gelu", "silu", "hardswish", "hardtanh", "elu", "tanh")
 def gate(step: Step) -> Scaled:
-    """The gate of an activation phi with phi(0) = 0 is phi(z) / z, and counts squared; at z = 0 its limit from below."""
+    """The gate of an activation phi, phi(0) = 0, is phi(z) / z, and counts squared; at z = 0 its limit from below."""
     value = step.path()
     numbers = [abs(a) for a in step.args[1:] if isinstance(a, (int, float))]
     if "hardtanh" in str(step.node.target) and step.option(1, "min_val", -1.0) > 0:

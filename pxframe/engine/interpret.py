@@ -120,7 +120,7 @@ class _Network:
 
 def _call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
     args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-    return node.target(*args, **kwargs)
+    return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def _call_f(
@@ -131,7 +131,8 @@ def _call_f(
     variances: dict[str, Tensor],
 ) -> Any:
     if batch_norm == "batch" and operation(node) in norms.BATCH_NORMS:
-        inputs, weight, bias = (values[a] if isinstance(a, fx.Node) else a for a in node.args[:3])
+        inputs, weight, bias = (values[a] if isinstance(a, fx.Node) else None for a in node.args[:3])
+        assert inputs is not None
         out, variance = norms.batch_statistics(node, inputs, weight, bias)
         statistic = node.args[4]
         if isinstance(statistic, fx.Node):

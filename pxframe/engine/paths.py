@@ -26,7 +26,7 @@ Pool = Literal["sum", "max"]
 def active_paths(
     net: Net, batches: Iterable[tuple[Tensor, Any]], *, batch_norm: str = "running"
 ) -> tuple[list[Scaled], dict[str, Tensor]]:
-    """c_k = sum_n g^k(x_n^2), and (``batch_norm="batch"``) f's mean batch variances. f and g run together, no gradients.
+    """c_k = sum_n g^k(x_n^2), and (``batch_norm="batch"``) f's mean batch variances. f and g run together.
 
     Returns:
         one value per output tensor of the model, of its shape with a batch of one; variances by buffer name.

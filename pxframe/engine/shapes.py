@@ -13,12 +13,15 @@ from pxframe.engine.scaled import FLOOR, Scaled, align
 
 #: Applied alike to activations and to weights on their way to a convolution or matrix product.
 MOVES = frozenset(
-    "view _unsafe_view reshape permute t transpose unsqueeze squeeze expand select slice unbind split "
-    "split_with_sizes chunk narrow flatten roll flip repeat pixel_shuffle pixel_unshuffle channel_shuffle index "
-    "index_select movedim".split()
+    (
+        *("view", "_unsafe_view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "repeat"),
+        *("permute", "t", "transpose", "movedim", "roll", "flip"),
+        *("select", "slice", "narrow", "unbind", "split", "split_with_sizes", "chunk", "index", "index_select"),
+        *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+    )
 )
 #: Identities. ``detach`` is one here: a path network's own gradient must pass.
-SAME = frozenset("detach alias clone contiguous lift_fresh_copy _to_copy dropout".split())
+SAME = frozenset(("detach", "alias", "clone", "contiguous", "lift_fresh_copy", "_to_copy", "dropout"))
 
 
 @rule(*MOVES, "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d")

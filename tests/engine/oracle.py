@@ -93,7 +93,7 @@ class Network:
     def plus(self, a, b):
         return [self.add(edges=[(p, None, 1.0), (q, None, 1.0)]) for p, q in zip(a, b, strict=True)]
 
-    # --- f, and the walk over all paths ---------------------------------------------------------------------------------
+    # --- f, and the walk over all paths ------------------------------------------------------------
 
     def run(self, x) -> None:
         x = iter(x)

@@ -114,7 +114,9 @@ def case(request):
             nn.init.normal_(parameter, std=0.3)
     samples = torch.randn(3, *shape, dtype=torch.float64)
     weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
-    masks = {n: torch.rand(p.shape) < 0.7 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()}
+    masks = {
+        n: torch.rand(p.shape) < 0.7 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()
+    }
     table = {
         (n, i): float(v) for n, p in weights.items() for i, v in enumerate((p.detach() * masks[n]).flatten().tolist())
     }

@@ -37,7 +37,9 @@ def losses(model, batches, loss=F.cross_entropy):
 def test_snip_equals_central_differences_of_the_loss_in_the_mask(model, batches, training, masked):
     model.train(training)
     weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
-    masks = {n: torch.rand(p.shape) < 0.6 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()}
+    masks = {
+        n: torch.rand(p.shape) < 0.6 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()
+    }
     found = pxframe.score(model, batches, scorer="snip", masks=masks)
     for name, parameter in weights.items():
         theta = parameter.detach().clone()

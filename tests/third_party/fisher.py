@@ -1,4 +1,4 @@
-"""A third party's scorer, whole: squared gradient times squared weight, the Fisher information of a mask."""
+"""A third party's scorer, whole."""
 
 import pxframe
 

@@ -1,0 +1,38 @@
+"""How long `pxframe list` takes against `python -c "import torch"`, alternating, as a ratio of medians.
+
+python benchmarks/startup.py [--pairs 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+COMMANDS = {
+    "pxframe list": [sys.executable, "-c", "from pxframe_tools.cli import main; main(['list'])"],
+    "import torch": [sys.executable, "-c", "import torch"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=10)
+    pairs = parser.parse_args().pairs
+    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for turn in range(pairs + 1):
+        for name, command in COMMANDS.items():
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            if turn:  # the first fills the file cache
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    for name, median in medians.items():
+        print(f"{name:<14}{median:6.2f} s")
+    print(f"{'ratio':<14}{medians['pxframe list'] / medians['import torch']:6.2f}")
+
+
+if __name__ == "__main__":
+    main()

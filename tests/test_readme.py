@@ -1,0 +1,82 @@
+"""The README's code runs, and what it names is there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pxframe
+from pxframe_tools import cli, transfer
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_python_tour_runs(tmp_path):
+    code = next(b for b in blocks("python") if "ticket.guard" in b)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert pxframe.Ticket.load(tmp_path / "px.safetensors").sparsity == pytest.approx(0.9, abs=1e-4)
+
+
+def test_the_scorer_is_the_tested_one():
+    shown = next(b for b in blocks("python") if "class Fisher" in b)
+    tested = (ROOT / "tests/third_party/fisher.py").read_text(encoding="utf-8")
+    assert tested.endswith(shown)
+
+
+def test_the_head_is_a_head():
+    from pxframe_tasks.segmentor import MODELS
+
+    scope = {}
+    exec(next(b for b in blocks("python") if "PSPHead" in b), scope)
+    assert MODELS.get(scope["head"]["type"]).__name__ == "PSPHead"
+
+
+def test_flags_and_files_named_are_there(capsys):
+    for command in ("prune", "transfer", "list", "show"):
+        assert f"pxframe {command}" in TEXT
+        with pytest.raises(SystemExit) as stop:
+            cli.main([command, "--help"])
+        assert stop.value.code == 0
+    with pytest.raises(SystemExit):
+        transfer.main(["--help"])
+    shown = capsys.readouterr().out
+    for flag in re.findall(r"--[a-z-]+", next(b for b in blocks("sh") if "pxframe transfer" in b)):
+        assert flag in shown
+    for path in re.findall(r"`((?:configs|tasks|pxframe|tools|plugins|docs)/[\w./]*)`", TEXT):
+        assert (ROOT / path).exists(), path
+    for target in re.findall(r"make (\w+)", TEXT):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_the_quickstart_gives_what_it_promises(tmp_path):
+    """The command behind `make quickstart`, in an empty folder."""
+    recipe = subprocess.run(["make", "-n", "quickstart"], cwd=ROOT, capture_output=True, text=True).stdout
+    command = next(line for line in recipe.splitlines() if "transfer.py" in line)
+    assert command.endswith("tools/transfer.py configs/quickstart.py --resume")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/transfer.py"), str(ROOT / "configs/quickstart.py"), "--resume"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    import json
+
+    rows = json.loads((tmp_path / "work_dirs/quickstart/results.json").read_text())["rows"]
+    values = {(row["task"], row["variant"]): row["value"] for row in rows}
+    for task in ("digits", "scenes"):
+        assert values[task, "ticket"] >= values[task, "dense"] - 3
+        assert values[task, "ticket"] > values[task, "random"]

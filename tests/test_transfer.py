@@ -1,0 +1,214 @@
+"""The main job on a small scale: prune once, transfer to two tasks, stop it anywhere, do things wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pxframe.ticket import Ticket
+from pxframe_tools import cli, prune, transfer
+
+CONFIG = """
+_data = {data!r}
+_load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
+_files = dict(img_path="JPEGImages", seg_map_path="SegmentationClass")
+_scenes = dict(type="pxframe_tasks.digit_scenes.DigitScenes", data_root=_data + "/scenes", data_prefix=_files)
+
+
+def _digits(name, classes):
+    root = _data + "/" + name
+    crop = dict(type="torchvision.transforms.v2.RandomCrop", size=8, padding=1)
+    return dict(
+        type="classification",
+        prepare=dict(type="pxframe_tasks.digits.write_folders", root=root, size=8, classes=classes, part=(0.0, 0.4)),
+        data=dict(
+            train=dict(type="torchvision.datasets.ImageFolder", root=root + "/train", transform=[crop]),
+            test=dict(type="torchvision.datasets.ImageFolder", root=root + "/test"),
+        ),
+        batch_size=32,
+    )
+
+
+backbone = dict(type="cifar_resnet", depth=8, width=4, num_classes=3)
+pretrain = dict(**_digits("three", [0, 1, 2]), head=None, epochs=1)
+prune = dict(scorer=dict(type="px", rounds=5), sparsity=0.8, samples=30)
+tasks = dict(
+    digits=dict(**_digits("ten", list(range(10))), epochs=3),
+    scenes=dict(
+        type="segmentation",
+        prepare=dict(type="pxframe_tasks.digits.write_scenes", root=_data + "/scenes", train=12, test=4, size=32),
+        data=dict(
+            train=dict(**_scenes, ann_file="ImageSets/Segmentation/train.txt", pipeline=_load),
+            test=dict(**_scenes, ann_file="ImageSets/Segmentation/val.txt", pipeline=_load),
+        ),
+        head=dict(
+            type="DepthwiseSeparableASPPHead",
+            channels=8,
+            dilations=(1, 2),
+            c1_channels=4,
+            norm_cfg=dict(type="BN"),
+            align_corners=False,
+        ),
+        epochs=2,
+        batch_size=4,
+    ),
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("job")
+    (folder / "tiny.py").write_text(CONFIG.format(data=str(folder / "data")))
+    return str(folder / "tiny.py")
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """The work dir of a run that was never stopped, and what it printed."""
+    work = tmp_path_factory.mktemp("finished") / "work"
+    done = subprocess.run(
+        [sys.executable, "tools/transfer.py", config, "--work-dir", str(work)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return work, done
+
+
+def rows(work):
+    found = json.loads((work / "results.json").read_text())["rows"]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in found]
+
+
+def test_results_and_table(finished):
+    work, done = finished
+    table = rows(work)
+    assert [(r["task"], r["variant"]) for r in table] == [
+        (task, variant) for task in ("digits", "scenes") for variant in ("dense", "ticket", "random")
+    ]
+    total = table[0]["prunable_total"]
+    for row in table:
+        assert row["metric"] == {"digits": "accuracy", "scenes": "mIoU"}[row["task"]]
+        assert 0 <= row["value"] <= 100
+        assert row["prunable_left"] == (total if row["variant"] == "dense" else round(0.2 * total))
+        assert row["sparsity"] == pytest.approx(1 - row["prunable_left"] / total)
+        assert f"{row['value']:.2f}" in done.stdout
+    assert done.stderr == ""
+    assert done.stdout.rstrip().endswith(f"results: {work / 'results.json'}")
+
+
+def test_pruned_weights_are_zero_in_the_trained_models(finished):
+    import torch
+
+    work, _ = finished
+    ticket = Ticket.load(work / "tickets" / "px-80.00.safetensors")
+    for task, prefix in (("digits", "backbone."), ("scenes", "backbone.model.")):
+        newest = max((work / task / "ticket").glob("epoch_*.pth"), key=lambda p: p.stat().st_mtime)
+        state = torch.load(newest, weights_only=True)["state_dict"]
+        for name, mask in ticket.masks.items():
+            assert (state[prefix + name][~mask] == 0).all()
+            assert (state[prefix + name][mask] != 0).any()
+
+
+def test_a_finished_run_is_not_repeated(config, finished, capsys):
+    work, _ = finished
+    before = {p: p.stat().st_mtime_ns for p in work.rglob("result.json")}
+    assert transfer.main([config, "--work-dir", str(work), "--resume"]) == 0
+    assert {p: p.stat().st_mtime_ns for p in work.rglob("result.json")} == before
+    assert "in 0 s" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stop", ["pretrain", "tickets", "digits/ticket/epoch_1.pth", "scenes/dense/epoch_1.pth"])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_stopped_anywhere_and_resumed_ends_with_the_same_results(config, finished, tmp_path, stop, how):
+    if how is signal.SIGINT and stop != "digits/ticket/epoch_1.pth":
+        pytest.skip("one place is enough for the milder of the two")
+    work = tmp_path / "work"
+    command = [sys.executable, "tools/transfer.py", config, "--work-dir", str(work)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 120
+        while not (work / stop).exists() and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        running.send_signal(how)
+        errors = running.communicate()[1]
+    assert (work / stop).exists()
+    assert not (work / "results.json").exists()
+    if how is signal.SIGINT:
+        assert running.returncode == 130
+        assert errors == "stopped; the same command with --resume goes on from here\n"
+    assert transfer.main([config, "--work-dir", str(work), "--resume"]) == 0
+    assert rows(work) == rows(finished[0])
+
+
+def test_a_ticket_made_earlier_is_taken(config, finished, tmp_path, capsys):
+    ticket = str(finished[0] / "tickets" / "px-80.00.safetensors")
+    arguments = [config, "--work-dir", str(tmp_path / "work"), "--ticket", ticket, "--tasks", "digits"]
+    assert transfer.main(arguments) == 0
+    assert rows(tmp_path / "work") == [r for r in rows(finished[0]) if r["task"] == "digits"]
+    assert "other weights" not in capsys.readouterr().out
+
+
+def test_prune_makes_the_same_ticket(config, finished, tmp_path):
+    assert prune.main([config, "--work-dir", str(tmp_path / "work")]) == 0
+    made, other = (w / "tickets" / "px-80.00.safetensors" for w in (tmp_path / "work", finished[0]))
+    assert made.read_bytes() == other.read_bytes()
+
+
+def test_show_and_list(finished, capsys):
+    ticket = finished[0] / "tickets" / "px-80.00.safetensors"
+    assert cli.main(["show", str(ticket)]) == 0
+    shown = capsys.readouterr().out
+    assert "layer1.0.conv1.weight" in shown
+    assert "80.0" in shown
+    assert cli.main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert "px" in listed
+    assert "segmentation" in listed
+
+
+MISTAKES = {
+    "unknown scorer": (["--cfg-options", "prune.scorer.type=pxx"], "there is no scorer 'pxx'; did you mean 'px'"),
+    "sparsity": (["--cfg-options", "prune.sparsity=1.0"], "sparsity must be in [0, 1), got 1.0"),
+    "config key": (["--cfg-options", "tasks.digits.epoch=2"], "takes no option 'epoch'; did you mean 'epochs'"),
+    "head": (["--cfg-options", "tasks.scenes.head.typ=2"], "typ"),
+    "task name": (["--tasks", "digit"], "there is no task 'digit' in the config; did you mean 'digits'"),
+    "no ticket": (["--ticket", "nowhere.safetensors"], "cannot read ticket nowhere.safetensors"),
+    "foreign ticket": (["--ticket", __file__], "is no safetensors file"),
+    "data": (
+        ["--cfg-options", "tasks.digits.prepare=None", "tasks.digits.data.train.root=/nowhere"],
+        "tasks.digits: task 'classification': data['train']: ",
+    ),
+    "plug-in": (["--no-plugin", "pixie"], "there is no such plug-in"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_costs_one_line_and_exit_code_2(config, tmp_path, name):
+    arguments, text = MISTAKES[name]
+    command = [sys.executable, "tools/transfer.py", config, "--work-dir", str(tmp_path / "work"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert text in lines[0]
+    assert not (tmp_path / "work" / "results.json").exists()
+
+
+@pytest.mark.skipif("CUDA_VISIBLE_DEVICES" in os.environ, reason="the machine's GPUs are chosen by hand")
+def test_cuda_where_there_is_none_costs_one_line(config, tmp_path):
+    command = [sys.executable, "tools/transfer.py", config, "--work-dir", str(tmp_path), "--device", "cuda"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2
+    assert done.stderr == "error: --device cuda: torch sees no GPU on this machine; use --device cpu\n"
+
+
+def test_listing_imports_no_task_library(tmp_path):
+    code = "import sys; from pxframe_tools import cli; cli.main(['list']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    heavy = {"mmseg", "open_clip", "timm", "torchvision", "sklearn", "mmcv", "mmengine.runner", "matplotlib"}
+    assert not heavy & set(done.stderr.split())
