@@ -22,9 +22,9 @@ def _digits(root, **options):
     )
 
 
-backbone = dict(type="cifar_resnet", depth=8, num_classes=5)
+backbone = dict(type="cifar_resnet", depth=8, width=32, num_classes=5)
 
-pretrain = dict(**_digits(f"{_data}/digits-0-4", classes=[0, 1, 2, 3, 4]), head=None, epochs=10)
+pretrain = dict(**_digits(f"{_data}/digits-0-4", classes=[0, 1, 2, 3, 4]), head=None, epochs=12)
 
 prune = dict(scorer=dict(type="px", rounds=100), sparsity=0.9, samples=100)
 
@@ -32,10 +32,10 @@ _scenes = dict(type="pxframe_tasks.digit_scenes.DigitScenes", data_root=f"{_data
 _files = dict(img_path="JPEGImages", seg_map_path="SegmentationClass")
 
 tasks = dict(
-    digits=dict(**_digits(f"{_data}/digits"), epochs=10),
+    digits=dict(**_digits(f"{_data}/digits"), epochs=8),
     scenes=dict(
         type="segmentation",
-        prepare=dict(type="pxframe_tasks.digits.write_scenes", root=f"{_data}/scenes", train=400, test=100, size=64),
+        prepare=dict(type="pxframe_tasks.digits.write_scenes", root=f"{_data}/scenes", train=400, test=100, size=48),
         data=dict(
             train=dict(
                 **_scenes,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,25 @@ from pxframe.ticket import Ticket
 from pxframe.ticket_file import fingerprint
 
 Say = Any  # a function that takes one line of text
+
+
+def rehearse(job: Job, ticket: Ticket | None = None) -> None:
+    """Build everything once, in a scratch folder, so that mistakes in a head or an optimizer show before any work.
+
+    Raises:
+        PxframeError: what cannot be built; or ``ticket`` does not fit the backbone.
+    """
+    with seeded(job.seed, torch.device("cpu")), tempfile.TemporaryDirectory() as scratch:
+        model = job.provider.build(**job.backbone)
+        if ticket is not None:
+            ticket.check(model)
+        for name, task in (("pretrain", job.pretrain), *((f"tasks.{n}", t) for n, t in job.tasks.items())):
+            if task is not None:
+                try:
+                    options = dict(work_dir=Path(scratch) / name, device=job.device, seed=job.seed, resume=False)
+                    task.runner(copy.deepcopy(model), job.provider, **options)
+                except PxframeError as error:
+                    raise PxframeError(f"{name}: {error}") from error
 
 
 def pretrained(job: Job, say: Say) -> nn.Module:

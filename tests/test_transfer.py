@@ -121,11 +121,9 @@ def test_a_finished_run_is_not_repeated(config, finished, capsys):
     assert "in 0 s" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stop", ["pretrain", "tickets", "digits/ticket/epoch_1.pth", "scenes/dense/epoch_1.pth"])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_stopped_anywhere_and_resumed_ends_with_the_same_results(config, finished, tmp_path, stop, how):
-    if how is signal.SIGINT and stop != "digits/ticket/epoch_1.pth":
-        pytest.skip("one place is enough for the milder of the two")
+@pytest.mark.parametrize("stop", ["pretrain", "digits/ticket/epoch_1.pth", "scenes/dense/epoch_1.pth"])
+def test_stopped_anywhere_and_resumed_ends_with_the_same_results(config, finished, tmp_path, stop):
+    how = signal.SIGINT if stop == "pretrain" else signal.SIGKILL
     work = tmp_path / "work"
     command = [sys.executable, "tools/transfer.py", config, "--work-dir", str(work)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
@@ -195,7 +193,7 @@ def test_a_mistake_costs_one_line_and_exit_code_2(config, tmp_path, name):
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     assert text in lines[0]
-    assert not (tmp_path / "work" / "results.json").exists()
+    assert not (tmp_path / "work").exists()  # nothing was begun, so nothing is in the way of the next try
 
 
 @pytest.mark.skipif("CUDA_VISIBLE_DEVICES" in os.environ, reason="the machine's GPUs are chosen by hand")

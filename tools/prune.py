@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pxframe.command import add_common, add_overrides, one_line_errors, start
 from pxframe.config import load_config
 from pxframe.job import Job
-from pxframe.steps import pretrained, tickets
+from pxframe.steps import pretrained, rehearse, tickets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     start(args)
     config = load_config(args.config, args.cfg_options)
     job = Job.from_config(config, device=args.device, tasks=[], work_dir=args.work_dir, resume=args.resume)
+    rehearse(job)
     job.claim({"config": config.to_dict(), "device": args.device, "ticket": None})
     tickets(job, pretrained(job, print), print)
     return 0

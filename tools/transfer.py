@@ -24,7 +24,7 @@ from pxframe.command import add_common, add_overrides, one_line_errors, start
 from pxframe.config import load_config
 from pxframe.job import Job
 from pxframe.results import print_table, write_results
-from pxframe.steps import describe, pretrained, random_ticket, same_weights, tickets, transferred
+from pxframe.steps import describe, pretrained, random_ticket, rehearse, same_weights, tickets, transferred
 from pxframe.ticket import Ticket
 
 
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         scored=given is None,
     )
+    rehearse(job, given)
     job.claim({"config": config.to_dict(), "device": args.device, "ticket": args.ticket})
 
     model = pretrained(job, print)
@@ -58,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
     # Prune once ...
     made = {"ticket": given} if given else tickets(job, model, print)
     if given:
-        given.check(model)
         print(
             f"ticket: {describe(given)}{'' if same_weights(given, model) else '; made from other weights than these'}"
         )
