@@ -69,9 +69,9 @@ tasks = dict(
             norm_cfg=dict(type="BN"),
             align_corners=False,
         ),
-        epochs=12,
-        batch_size=16,
+        epochs=14,
+        batch_size=4,
         test_batch_size=20,
-        optimizer=dict(type="AdamW", lr=0.004, weight_decay=1e-4),
+        optimizer=dict(type="AdamW", lr=0.003, weight_decay=1e-4),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def start(args: argparse.Namespace) -> None:
     """Apply the common arguments, before any plug-in is loaded."""
+    logging.getLogger("pxframe").setLevel(logging.ERROR)  # the commands print what it would say
     if args.no_plugin:
         host.block(args.no_plugin)
 

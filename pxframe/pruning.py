@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from pxframe.threshold import SCOPES
 from pxframe.ticket import Ticket
 from pxframe.ticket_file import fingerprint
 from pxframe.versions import versions
+
+_log = logging.getLogger(__name__)
 
 AnyScorer = str | Mapping[str, Any] | Scorer
 
@@ -144,6 +147,8 @@ def prune(
         "fingerprint": fingerprint(net.weights),
         "versions": versions(),
     }
+    if meta["emptied"]:
+        _log.warning("%s: nothing is left of %s", method.name, ", ".join(meta["emptied"]))
     ticket = Ticket(masks, meta)
     host().notify("pxframe_ticket_made", ticket=ticket)
     return ticket

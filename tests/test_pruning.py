@@ -243,7 +243,7 @@ def test_a_cut_without_an_empty_layer_is_found():
         pxframe.prune(model, [(torch.randn(3, 4), None)], scorer=Mismatched(), sparsity=0.75)
 
 
-def test_emptied_layers_are_listed_in_the_ticket(model, batches):
+def test_emptied_layers_are_reported_and_listed_in_the_ticket(model, batches, caplog):
     class SkipBranch(pxframe.Scorer):
         name, needs = "skip_branch", "nothing"
 
@@ -252,6 +252,7 @@ def test_emptied_layers_are_listed_in_the_ticket(model, batches):
 
     ticket = pxframe.prune(model, batches, scorer=SkipBranch(), sparsity=0.75)
     assert ticket.meta["emptied"] == ["conv2.weight"]
+    assert caplog.messages == ["skip_branch: nothing is left of conv2.weight"]
 
 
 @pytest.mark.parametrize(

@@ -119,10 +119,13 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     if 0.0 < peak < math.inf:
         top = math.frexp(peak)[1]
         exponent = max(min(exponent, 120 - top), -60 - top)
-    factor = torch.tensor(exponent)
-    return {
-        name: torch.ldexp(s.mantissa, factor.to(s.mantissa.device)) for name, s in zip(scores, aligned, strict=True)
-    }
+    halves = torch.tensor([exponent // 2, exponent - exponent // 2])  # 2**exponent itself may overflow
+
+    def shifted(mantissa: Tensor) -> Tensor:
+        first, second = halves.to(mantissa.device)
+        return torch.ldexp(torch.ldexp(mantissa, first), second)
+
+    return {name: shifted(value.mantissa) for name, value in zip(scores, aligned, strict=True)}
 
 
 def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Scaled, Scaled]:

@@ -187,6 +187,18 @@ def test_a_branch_whose_counts_dwarf_the_other_leaves_both_right():
     assert total(counts) == pytest.approx(32)
 
 
+def test_many_small_scores_of_a_huge_total_stay_finite():
+    """R is beyond float32 and every score a millionth of it: no factor on the way may overflow."""
+    model = nn.Sequential(*(nn.Linear(1000, 1000, bias=False) for _ in range(3)))
+    for layer in model:
+        nn.init.constant_(layer.weight, 1e6)
+    scores = pxframe.score(model, [(torch.full((2, 1000), 1e-16), None)], scorer="px")
+    for score in scores.values():
+        assert torch.isfinite(score).all()
+        assert torch.allclose(score, scores["0.weight"][0, 0].expand_as(score))
+        assert score.max() > 1
+
+
 def test_an_unknown_operation_is_named():
     class Odd(nn.Module):
         def __init__(self):
