@@ -69,7 +69,7 @@ tasks = dict(
             norm_cfg=dict(type="BN"),
             align_corners=False,
         ),
-        epochs=14,
+        epochs=16,
         batch_size=4,
         test_batch_size=20,
         optimizer=dict(type="AdamW", lr=0.003, weight_decay=1e-4),

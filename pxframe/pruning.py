@@ -133,6 +133,7 @@ def prune(
                 advance(density)
     masks = {name: mask.cpu() for name, mask in net.masks.items()}
     kept = sum(int(m.sum()) for m in masks.values())
+    empty = emptied(masks)
     meta = {
         "scorer": method.name,
         "options": method.options(),
@@ -143,12 +144,12 @@ def prune(
         "scope": scope,
         "exclude": list(exclude),
         "seed": seed,
-        "emptied": emptied(masks),
+        "emptied": empty,
         "fingerprint": fingerprint(net.weights),
         "versions": versions(),
     }
-    if meta["emptied"]:
-        _log.warning("%s: nothing is left of %s", method.name, ", ".join(meta["emptied"]))
+    if empty:
+        _log.warning("%s: nothing is left of %s", method.name, ", ".join(empty))
     ticket = Ticket(masks, meta)
     host().notify("pxframe_ticket_made", ticket=ticket)
     return ticket

@@ -43,8 +43,15 @@ def rehearse(job: Job, ticket: Ticket | None = None) -> None:
         for name, task in (("pretrain", job.pretrain), *((f"tasks.{n}", t) for n, t in job.tasks.items())):
             if task is not None:
                 try:
-                    options = dict(work_dir=Path(scratch) / name, device=job.device, seed=job.seed, resume=False)
-                    task.runner(copy.deepcopy(model), job.provider, **options)
+                    work_dir = Path(scratch) / name
+                    task.runner(
+                        copy.deepcopy(model),
+                        job.provider,
+                        work_dir=work_dir,
+                        device=job.device,
+                        seed=job.seed,
+                        resume=False,
+                    )
                 except PxframeError as error:
                     raise PxframeError(f"{name}: {error}") from error
 

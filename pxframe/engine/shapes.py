@@ -16,18 +16,8 @@ MOVES = frozenset(
     (
         *("view", "_unsafe_view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "repeat"),
         *("permute", "t", "transpose", "movedim", "roll", "flip"),
-        *(
-            "select",
-            "slice",
-            "narrow",
-            "unbind",
-            "split",
-            "split_with_sizes",
-            "chunk",
-            "index",
-            "_unsafe_index",
-            "index_select",
-        ),
+        *("select", "slice", "narrow", "unbind", "split", "split_with_sizes", "chunk"),
+        *("index", "_unsafe_index", "index_select"),
         *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
     )
 )
