@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,8 @@ def _load(file: Path) -> object:
             from safetensors.torch import load_file
 
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_mmengine_types()):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "global" in str(error).lower():  # the name of a class or function
             text = "holds more than tensors and would run code to be read; save its state_dict() alone"
@@ -80,3 +82,21 @@ def _load(file: Path) -> object:
         raise PxframeError(f"checkpoint {file}: {text}") from error
     except Exception as error:  # the readers raise whatever the bytes lead them to
         raise PxframeError(f"checkpoint {file}: is damaged or not a PyTorch file ({type(error).__name__})") from error
+
+
+def _mmengine_types() -> list[Any]:
+    """What mmengine's own checkpoints hold besides tensors: histories of logged numbers, as NumPy arrays. All data."""
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
+    def history_method(owner: Any, name: str) -> Any:
+        """What a history's file uses ``getattr`` for; anything else of it stays forbidden."""
+        if owner is not HistoryBuffer or name.startswith("_"):
+            raise pickle.UnpicklingError(f"global getattr of {name!r} would run code")
+        return getattr(owner, name)
+
+    history_method.__module__, history_method.__name__, history_method.__qualname__ = "builtins", "getattr", "getattr"
+    # Pickles name them by private modules of NumPy, which differ between its versions.
+    functions = [np.ones(1).__reduce__()[0], np.float64(1).__reduce__()[0]]
+    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
+    return [HistoryBuffer, history_method, np.ndarray, np.dtype, *functions, *dtypes]

@@ -99,13 +99,35 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     one_line(error, "lacks bn1.bias", "unexpected fc.weight", "conv1.weight [16, 1, 3, 3] for [16, 3, 3, 3]")
 
 
+class Sneaky:
+    """Reaches a function through getattr, which mmengine's histories use."""
+
+    def __reduce__(self):
+        return getattr, (print, "__call__")
+
+
 class Evil:
     def __reduce__(self):
         return print, ("code in the checkpoint ran",)
 
 
+def test_a_checkpoint_of_plain_mmengine_is_read(tmp_path):
+    """Its own save function, with a history of logged numbers in it: arrays, NumPy scalars, methods by getattr."""
+    from mmengine.logging import HistoryBuffer
+    from mmengine.runner import save_checkpoint
+
+    model = provider.build(depth=8)
+    history = HistoryBuffer([1.0, 2.0], [1, 1], 10)
+    hub = {"log_scalars": {"train/loss": history}, "runtime_info": {"lr": np.float64(0.1)}, "resumed_keys": {}}
+    state = {f"backbone.{n}": t for n, t in model.state_dict().items()}
+    save_checkpoint({"meta": {"epoch": 1}, "state_dict": state, "message_hub": hub}, str(tmp_path / "epoch_1.pth"))
+    loaded = provider.build(depth=8, checkpoint=tmp_path / "epoch_1.pth")
+    assert all(torch.equal(t, loaded.state_dict()[n]) for n, t in model.state_dict().items())
+
+
 def test_checkpoints_that_cannot_be_read(tmp_path, capsys):
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    torch.save({"state_dict": Sneaky()}, tmp_path / "sneaky.pth")
     torch.save(provider.build(depth=8).state_dict(), tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:5000])
     (tmp_path / "text.pth").write_text("not a network")
@@ -113,6 +135,7 @@ def test_checkpoints_that_cannot_be_read(tmp_path, capsys):
     torch.save([1, 2], tmp_path / "list.pth")
     cases = {
         "evil.pth": "run code",
+        "sneaky.pth": "run code",
         "cut.pth": "damaged",
         "text.pth": "damaged",
         "text.safetensors": "damaged",

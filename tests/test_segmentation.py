@@ -126,7 +126,7 @@ def test_heads_are_a_matter_of_config_and_miou_is_right(root, tmp_path, head, ig
 
 
 def test_it_learns(root, tmp_path, capsys):
-    it = task(root, epochs=25, head=HEADS["fcn"])
+    it = task(root, epochs=40, head=HEADS["fcn"])
     it.prepare()
     runner = run(it, tmp_path)
     runner.train()
