@@ -8,6 +8,10 @@ seed = 0
 _data = "work_dirs/data"
 
 
+def _one_cycle(rate, epochs):
+    return [dict(type="OneCycleLR", eta_max=rate, total_steps=epochs, by_epoch=True, convert_to_iter_based=True)]
+
+
 def _digits(root, **options):
     crop = dict(type="torchvision.transforms.v2.RandomCrop", size=24, padding=2)
     return dict(
@@ -32,7 +36,7 @@ _scenes = dict(type="pxframe_tasks.digit_scenes.DigitScenes", data_root=f"{_data
 _files = dict(img_path="JPEGImages", seg_map_path="SegmentationClass")
 
 tasks = dict(
-    digits=dict(**_digits(f"{_data}/digits"), epochs=8),
+    digits=dict(**_digits(f"{_data}/digits"), epochs=10, schedule=_one_cycle(0.1, 10)),
     scenes=dict(
         type="segmentation",
         prepare=dict(type="pxframe_tasks.digits.write_scenes", root=f"{_data}/scenes", train=400, test=100, size=48),
@@ -69,9 +73,10 @@ tasks = dict(
             norm_cfg=dict(type="BN"),
             align_corners=False,
         ),
-        epochs=16,
+        epochs=12,
         batch_size=4,
         test_batch_size=20,
-        optimizer=dict(type="AdamW", lr=0.003, weight_decay=1e-4),
+        optimizer=dict(type="AdamW", lr=0.006, weight_decay=1e-4),
+        schedule=_one_cycle(0.006, 12),
     ),
 )

@@ -1,5 +1,6 @@
 """The README's code runs, and what it names is there."""
 
+import json
 import os
 import re
 import shutil
@@ -58,6 +59,7 @@ def test_flags_and_files_named_are_there(capsys):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_the_quickstart_gives_what_it_promises(tmp_path):
     """The command behind `make quickstart`, in an empty folder."""
@@ -73,8 +75,6 @@ def test_the_quickstart_gives_what_it_promises(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    import json
-
     rows = json.loads((tmp_path / "work_dirs/quickstart/results.json").read_text())["rows"]
     values = {(row["task"], row["variant"]): row["value"] for row in rows}
     for task in ("digits", "scenes"):
