@@ -55,7 +55,7 @@ def test_flags_and_files_named_are_there(capsys):
         assert flag in shown
     for path in re.findall(r"`((?:configs|tasks|pxframe|tools|plugins|docs)/[\w./]*)`", TEXT):
         assert (ROOT / path).exists(), path
-    for target in re.findall(r"make (\w+)", TEXT):
+    for target in re.findall(r"^make (\w+)", TEXT, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
