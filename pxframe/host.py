@@ -73,8 +73,9 @@ class Host:
         """Load every entry point once and fill ``registries`` (by kind)."""
         if self._loaded:
             return
+        wanted = self._wanted()  # an unknown name is refused every time, not only the first
         self._loaded = True
-        for point in self._wanted():
+        for point in wanted:
             owner = _owner(point)
             try:
                 claims = self._plug(point)

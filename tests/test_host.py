@@ -134,6 +134,9 @@ def test_unknown_plugin_names_are_refused(load, monkeypatch, how):
         monkeypatch.setenv("PXFRAME_PLUGINS", "magnitud")
     with pytest.raises(PxframeError, match="did you mean 'magnitude'"):
         load(blocked=["magnitud"] if how == "blocked" else [])
+    if how == "variable":
+        with pytest.raises(PxframeError, match="did you mean 'magnitude'"):  # and again when asked again
+            registry.scorers()
 
 
 def test_a_failing_observer_does_not_stop_the_work(install, load):
