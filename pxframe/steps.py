@@ -69,7 +69,8 @@ def pretrained(job: Job, say: Say) -> nn.Module:
             save_file({n: t.contiguous().cpu() for n, t in model.state_dict().items()}, scratch)
         say(f"pretrain: {job.pretrain.metric} {result['value']:.1f} in {result['seconds']:.0f} s")
     model.load_state_dict(load_file(file))
-    return model.cpu()
+    # As training leaves it, also where an earlier run did the training: layout and mode must not tell a ticket.
+    return model.cpu().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:

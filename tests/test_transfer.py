@@ -8,7 +8,11 @@ import sys
 import time
 
 import pytest
+import torch
 
+from pxframe.config import load_config
+from pxframe.job import Job
+from pxframe.steps import pretrained
 from pxframe.ticket import Ticket
 from pxframe_tools import cli, prune, transfer
 
@@ -101,8 +105,6 @@ def test_results_and_table(finished):
 
 
 def test_pruned_weights_are_zero_in_the_trained_models(finished):
-    import torch
-
     work, _ = finished
     ticket = Ticket.load(work / "tickets" / "px-80.00.safetensors")
     for task, prefix in (("digits", "backbone."), ("scenes", "backbone.model.")):
@@ -139,6 +141,17 @@ def test_stopped_anywhere_and_resumed_ends_with_the_same_results(config, finishe
         assert errors == "stopped; the same command with --resume goes on from here\n"
     assert transfer.main([config, "--work-dir", str(work), "--resume"]) == 0
     assert rows(work) == rows(finished[0])
+
+
+def test_a_backbone_read_back_is_the_one_that_was_trained(config, tmp_path):
+    """Values, memory layout and mode: each would change what a scorer sees after a resume."""
+    job = Job.from_config(load_config(config), work_dir=tmp_path / "work", tasks=[])
+    trained, read = pretrained(job, print), pretrained(job, print)
+    assert trained is not read
+    assert [m.training for m in trained.modules()] == [m.training for m in read.modules()]
+    for (name, a), (_, b) in zip(trained.state_dict().items(), read.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+        assert a.stride() == b.stride(), name
 
 
 def test_a_ticket_made_earlier_is_taken(config, finished, tmp_path, capsys):
