@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PxframeError(Exception):
@@ -11,6 +12,15 @@ class PxframeError(Exception):
 
     The command line prints it as one line and exits with code 2.
     """
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Begin the message of a :class:`PxframeError` from the block with ``where`` it happened."""
+    try:
+        yield
+    except PxframeError as error:
+        raise PxframeError(f"{where}: {error}") from error
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pxframe.backbone import Backbone
-from pxframe.errors import PxframeError, near, some
+from pxframe.device import checked_device
+from pxframe.errors import PxframeError, near, some, within
 from pxframe.files import write_json
+from pxframe.pruning import check_sparsity
 from pxframe.registry import build
 from pxframe.task import Task
 
@@ -58,7 +60,7 @@ class Job:
         Raises:
             PxframeError: whatever is wrong in the config: names, options, missing data, no GPU.
         """
-        check_device(device)
+        checked_device(device)
         chosen = list(config["tasks"]) if tasks is None else list(tasks)
         for name in chosen:
             if name not in config["tasks"]:
@@ -88,10 +90,8 @@ class Job:
         named = {"pretrain": pretrain, "prune.data": source, **{f"tasks.{n}": t for n, t in job.tasks.items()}}
         for where, task in named.items():
             if task is not None and not (where == "prune.data" and task is pretrain):
-                try:
+                with within(where):
                     task.prepare()
-                except PxframeError as error:
-                    raise PxframeError(f"{where}: {error}") from error
         return job
 
     def claim(self, settings: Mapping[str, Any]) -> None:
@@ -117,22 +117,12 @@ class Job:
             )
 
 
-def check_device(device: str) -> None:
-    """Refuse CUDA where there is none."""
-    import torch
-
-    if device not in ("cpu", "cuda"):
-        raise PxframeError(f"device must be cpu or cuda, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise PxframeError("--device cuda: torch sees no GPU on this machine; use --device cpu")
-
-
 def _plans(prune: dict[str, Any]) -> dict[str, dict[str, Any]]:
     asked = prune.pop("sparsity", 0.982)
     levels = list(asked) if isinstance(asked, (list, tuple)) else [asked]
-    for level in levels:
-        if not (isinstance(level, (int, float)) and 0 <= level < 1):
-            raise PxframeError(f"prune: sparsity must be in [0, 1), got {level!r}; 0.9 removes 90 % of the weights")
+    with within("prune"):
+        for level in levels:
+            check_sparsity(level)
     scorer = prune.pop("scorer", "px")
     name = scorer["type"] if isinstance(scorer, Mapping) else scorer
     probe = {k: v for k, v in scorer.items() if k != "rounds"} if isinstance(scorer, Mapping) else scorer

@@ -164,9 +164,14 @@ def _build(scorer: AnyScorer, options: Mapping[str, Any]) -> Scorer:
     return build("scorer", {**config, **options})
 
 
-def _check_plan(sparsity: float, rounds: int, schedule: str, scope: str) -> None:
+def check_sparsity(sparsity: Any) -> None:
+    """Refuse what is no share of weights to remove, in [0, 1)."""
     if not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
         raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; 0.9 removes 90 % of the weights")
+
+
+def _check_plan(sparsity: float, rounds: int, schedule: str, scope: str) -> None:
+    check_sparsity(sparsity)
     if not (isinstance(rounds, int) and rounds >= 1):
         raise PxframeError(f"rounds must be a whole number of at least 1, got {rounds!r}")
     for what, value, known in (("schedule", schedule, SCHEDULES), ("scope", scope, SCOPES)):

@@ -20,6 +20,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import Dataset
 
+from pxframe.device import checked_device
 from pxframe.errors import PxframeError
 from pxframe.files import replacing
 from pxframe.preserve import seeded
@@ -56,7 +57,7 @@ class TaskRunner(Runner):
     def __init__(
         self, *, device: str, seed: int, scope: str = "mmengine", log_level: str = "WARNING", **options: Any
     ) -> None:
-        self.device = _device(device)
+        self.device = checked_device(device)
         self._scope = scope
         with self._own_state(seed):
             super().__init__(
@@ -271,11 +272,3 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def _read(path: str | Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("cpu", "cuda"):
-        raise PxframeError(f"device must be 'cpu' or 'cuda', got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise PxframeError("device 'cuda': PyTorch finds no GPU; use 'cpu'")
-    return torch.device(name)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pxframe.errors import PxframeError
+from pxframe.errors import PxframeError, within
 from pxframe.files import replacing, write_json
 from pxframe.host import host
 from pxframe.job import Job
@@ -42,18 +42,15 @@ def rehearse(job: Job, ticket: Ticket | None = None) -> None:
             ticket.check(model)
         for name, task in (("pretrain", job.pretrain), *((f"tasks.{n}", t) for n, t in job.tasks.items())):
             if task is not None:
-                try:
-                    work_dir = Path(scratch) / name
+                with within(name):
                     task.runner(
                         copy.deepcopy(model),
                         job.provider,
-                        work_dir=work_dir,
+                        work_dir=Path(scratch) / name,
                         device=job.device,
                         seed=job.seed,
                         resume=False,
                     )
-                except PxframeError as error:
-                    raise PxframeError(f"{name}: {error}") from error
 
 
 def pretrained(job: Job, say: Say) -> nn.Module:
