@@ -12,10 +12,15 @@ class Random(pxframe.Scorer):
     needs = "nothing"
 
     def score(self, net, batches):
-        return {
-            name: torch.rand(weight.shape, generator=net.generator).to(weight.device)
-            for name, weight in net.weights.items()
-        }
+        return _drawn(net, {name: weight.shape for name, weight in net.weights.items()})
+
+    def score_channels(self, net, batches):
+        """One draw a channel: a sum over its weights would favour the large ones."""
+        return _drawn(net, {name: weight.shape[:1] for name, weight in net.weights.items()})
+
+
+def _drawn(net, shapes):
+    return {name: torch.rand(shape, generator=net.generator).to(net.device) for name, shape in shapes.items()}
 
 
 @pxframe.hookimpl

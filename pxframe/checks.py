@@ -12,23 +12,30 @@ from pxframe.errors import PxframeError, some
 from pxframe.net import Net
 
 
-def check_scores(scores: Mapping[str, Tensor], net: Net, where: str) -> dict[str, Tensor]:
-    """Scores in the net's order, as the contract wants them: one a weight, of its shape, finite.
+def check_scores(scores: Mapping[str, Tensor], entries: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Scores in the order of ``entries``, as the contract wants them: one an entry, of their shape, finite.
 
     Raises:
         PxframeError: naming ``where`` (scorer and round) and the layer.
     """
-    for name, weight in net.weights.items():
+    for name, entry in entries.items():
         if name not in scores:
             raise PxframeError(f"{where}: no score for {name!r}")
         score = scores[name]
-        if score.shape != weight.shape:
-            shapes = f"{tuple(score.shape)}, its weight {tuple(weight.shape)}"
-            raise PxframeError(f"{where}: the score of {name!r} has shape {shapes}")
-        if not torch.isfinite(score).all():
+        if score.shape != entry.shape:
+            raise PxframeError(
+                f"{where}: the score of {name!r} has shape {tuple(score.shape)}, and should have {tuple(entry.shape)}"
+            )
+        if not score.is_floating_point():
+            raise PxframeError(f"{where}: the score of {name!r} is {score.dtype}, and should be floating-point")
+    checked = {name: scores[name].detach() for name in entries}
+    # One question to the device for all layers; amax hands on NaN.
+    if not bool(torch.stack([torch.isfinite(s.abs().amax()) for s in checked.values() if s.numel()]).all()):
+        for name, score in checked.items():
             bad = int((~torch.isfinite(score)).sum())
-            raise PxframeError(f"{where}: {bad} of {score.numel()} scores of layer {name!r} are not finite")
-    return {name: scores[name].detach() for name in net.weights}
+            if bad:
+                raise PxframeError(f"{where}: {bad} of {score.numel()} scores of layer {name!r} are not finite")
+    return checked
 
 
 def emptied(masks: Mapping[str, Tensor]) -> list[str]:

@@ -22,9 +22,11 @@ KEYS = {
 }
 PRUNE_KEYS = {
     "scorer": "dict(type=SCORER, **options), 'rounds' among them",
-    "sparsity": "share of weights to prune, or a list: a ticket for each",
+    "sparsity": "share of weights (or channels) to prune, or a list: a ticket for each",
     "schedule": "'exponential' or 'linear'",
-    "scope": "'global' or 'layer'",
+    "scope": "'global', one threshold, or 'layer', one in each",
+    "distribution": "of the density over layers with scope='layer': 'uniform' or 'erk'",
+    "granularity": "'weight', 'channel', an N:M pattern ('2:4'), or a dict with options",
     "exclude": "names or patterns of weights to leave alone; the classifier's are, unless this is given",
     "data": "the config of a task whose training images are scored on; default: that of 'pretrain'",
     "samples": "how many images, drawn evenly over the classes where there are any; default 100",

@@ -12,6 +12,7 @@ from pxframe.backbone import Backbone
 from pxframe.device import checked_device
 from pxframe.errors import PxframeError, near, some, within
 from pxframe.files import write_json
+from pxframe.granularity import build_granularity
 from pxframe.pruning import check_sparsity
 from pxframe.registry import build
 from pxframe.task import Task
@@ -118,11 +119,13 @@ class Job:
 
 
 def _plans(prune: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    asked = prune.pop("sparsity", 0.982)
-    levels = list(asked) if isinstance(asked, (list, tuple)) else [asked]
     with within("prune"):
+        unit = build_granularity(prune.get("granularity", "weight"))
+        asked = prune.pop("sparsity", unit.default_sparsity)
+        levels = list(asked) if isinstance(asked, (list, tuple)) else [asked]
         for level in levels:
             check_sparsity(level)
+            unit.check(level, prune.get("distribution", "uniform"))
     scorer = prune.pop("scorer", "px")
     name = scorer["type"] if isinstance(scorer, Mapping) else scorer
     probe = {k: v for k, v in scorer.items() if k != "rounds"} if isinstance(scorer, Mapping) else scorer

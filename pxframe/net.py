@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,10 +13,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pxframe.engine.trace import Trace, trace_model
-from pxframe.errors import PxframeError
-from pxframe.preserve import evaluating
+from pxframe.errors import PxframeError, some
+from pxframe.preserve import evaluating, seeded
+from pxframe.ticket import Ticket
 
 Loss = Callable[[Any, Any], Tensor]
+#: ``train(model, ticket, start=0, stop=None)`` trains ``model`` in place with what the ticket prunes kept at zero, from
+#: optimizer step ``start`` up to step ``stop`` of its schedule (None: to its end), the same way every time.
+Train = Callable[..., None]
 
 
 class Net:
@@ -26,10 +31,19 @@ class Net:
         masks: bool tensors of the same names and shapes, true where kept.
         loss: ``loss(output, target) -> scalar``.
         generator: seeded CPU generator, for scorers that draw numbers.
+        density: the share of weights to be kept after this round; None where scores are all that is asked for.
+        memory: whatever a scorer carries from one round to the next.
     """
 
+    density: float | None = None
+
     def __init__(
-        self, model: nn.Module, masks: Mapping[str, Tensor], loss: Loss | None = None, generator: Any = None
+        self,
+        model: nn.Module,
+        masks: Mapping[str, Tensor],
+        loss: Loss | None = None,
+        generator: torch.Generator | None = None,
+        train: Train | None = None,
     ) -> None:
         self._model = model
         self._parameters = {n: p.detach() for n, p in model.named_parameters()}
@@ -37,7 +51,9 @@ class Net:
         self.weights = {name: self._parameters[name] for name in masks}
         self.masks = dict(masks)
         self.loss: Loss = loss or F.cross_entropy
-        self.generator = generator
+        self.generator = generator or torch.Generator().manual_seed(0)
+        self.memory: dict[str, Any] = {}
+        self._train = train
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +103,48 @@ class Net:
                     if gradient is not None:
                         total[name] += gradient
         return total
+
+    def hessian_product(
+        self, batch: tuple[Tensor, Tensor], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """H v of one batch's loss at ``weights``: d<dL/dw, v>/dw with v constant, by name; zero where unused."""
+        inputs, targets = batch
+        leaves = {n: w.detach().requires_grad_() for n, w in weights.items()}
+        ends = list(leaves.values())
+        with torch.enable_grad():
+            loss = self.loss(self(inputs, leaves), targets)
+            first = torch.autograd.grad(loss, ends, create_graph=True, materialize_grads=True)
+            bent = {n: g for n, g in zip(leaves, first, strict=True) if g.requires_grad}
+            along = [vector[n] for n in bent]
+            found = torch.autograd.grad(list(bent.values()), ends, along, materialize_grads=True)
+        return dict(zip(leaves, found, strict=True))
+
+    def trained(
+        self, state: Mapping[str, Tensor] | None = None, start: int = 0, stop: int | None = None
+    ) -> dict[str, Tensor]:
+        """The state (parameters and buffers) of a copy of the model, trained at the current masks.
+
+        Args:
+            state: what the copy starts from; default: the model's own.
+            start, stop: optimizer steps to train between.
+
+        Raises:
+            PxframeError: training let pruned weights move away from zero.
+        """
+        assert self._train is not None  # the core asks for it where a scorer needs training
+        model = copy.deepcopy(self._model)
+        model.load_state_dict({**model.state_dict(), **(state or {})})
+        ticket = Ticket(self.masks)
+        ticket.apply(model)
+        with seeded(self.generator.initial_seed(), self.device):
+            self._train(model, ticket, start=start, stop=stop)
+        found = {n: t.detach().clone() for n, t in model.state_dict().items()}
+        moved = [n for n, mask in self.masks.items() if n in found and bool((found[n].masked_select(~mask)).any())]
+        if moved:
+            raise PxframeError(
+                f"'train' let pruned weights of {some(moved)} grow back; call ticket.guard(optimizer, model)"
+            )
+        return found
 
     def trace(self, inputs: Tensor) -> Trace:
         """The model's aten graph in eval mode for inputs of this shape, made once and kept."""

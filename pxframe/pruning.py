@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.checks import check_connected, check_scores, emptied
+from pxframe.distribution import DISTRIBUTIONS, layer_counts
 from pxframe.errors import PxframeError, near
+from pxframe.granularity import Granularity, build_granularity
 from pxframe.host import host
-from pxframe.net import Batches, Loss, Net
+from pxframe.net import Batches, Loss, Net, Train
 from pxframe.preserve import seeded
 from pxframe.progress import rounds_bar
 from pxframe.prunable import prunable
 from pxframe.registry import build
 from pxframe.schedule import SCHEDULES
 from pxframe.scorer import Scorer
-from pxframe.threshold import SCOPES
+from pxframe.threshold import global_masks, layer_masks
 from pxframe.ticket import Ticket
 from pxframe.ticket_file import fingerprint
 from pxframe.versions import versions
@@ -28,6 +30,7 @@ from pxframe.versions import versions
 _log = logging.getLogger(__name__)
 
 AnyScorer = str | Mapping[str, Any] | Scorer
+SCOPES = ("global", "layer")
 
 
 def score(
@@ -36,6 +39,7 @@ def score(
     scorer: AnyScorer = "px",
     masks: Mapping[str, Tensor] | None = None,
     loss: Loss | None = None,
+    train: Train | None = None,
     seed: int = 0,
     **options: Any,
 ) -> dict[str, Tensor]:
@@ -47,6 +51,9 @@ def score(
         scorer: a registered name, ``dict(type=NAME, **options)``, or a :class:`Scorer`.
         masks: bool tensors by parameter name, true where kept; default: all kept.
         loss: ``loss(output, target) -> scalar``; default: cross-entropy.
+        train: ``train(model, ticket, start=0, stop=None)``, for scorers that need training: train ``model`` in place,
+            with what ``ticket`` prunes kept at zero (``ticket.guard``), from optimizer step ``start`` up to step
+            ``stop`` of its schedule (None: to the end), the same way every time.
         seed: of every random draw.
         options: the scorer's own.
 
@@ -57,38 +64,45 @@ def score(
         PxframeError: unknown scorer or option, missing data, masks that do not fit, or scores that are not finite.
     """
     method = _build(scorer, options)
+    _check_train(method, train)
     device = _device(model)
     data = Batches(batches, device)
     with _plain_autograd(model), seeded(seed, device) as generator:
         names = list(masks) if masks is not None else prunable(model, _example(method, data))
-        net = Net(model, _checked_masks(model, masks, names), loss, generator)
-        return check_scores(method.score(net, data), net, f"scorer {method.name!r}")
+        net = Net(model, _checked_masks(model, masks, names), loss, generator, train)
+        return check_scores(method.score(net, data), net.weights, f"scorer {method.name!r}")
 
 
 def prune(
     model: nn.Module,
     batches: Iterable[Any] | None,
     scorer: AnyScorer = "px",
-    sparsity: float = 0.982,
+    sparsity: float | None = None,
     rounds: int | None = None,
     schedule: str = "exponential",
     scope: str = "global",
+    distribution: str = "uniform",
+    granularity: str | Mapping[str, Any] | Granularity = "weight",
     loss: Loss | None = None,
+    train: Train | None = None,
     exclude: Iterable[str] = (),
     seed: int = 0,
     **options: Any,
 ) -> Ticket:
     """Prune ``model`` before training and return the ticket; the model itself is left bit for bit as it was.
 
-    In round t of T the scorer scores the network masked so far, and exactly ``round(density_t * prunable weights)``
-    are kept. Weights pruned in one round stay pruned, unless the scorer says they may return.
+    In round t of T the scorer scores the network masked so far, and exactly ``round(density_t * entries)`` are kept,
+    entries being weights, or channels. What is pruned in one round stays pruned, unless the scorer says it may return.
 
     Args:
-        model, batches, scorer, loss, seed, options: as for :func:`score`.
-        sparsity: share of prunable weights to remove, in [0, 1).
+        model, batches, scorer, loss, train, seed, options: as for :func:`score`.
+        sparsity: share of prunable weights (or channels) to remove, in [0, 1); default: 0.982, and 1 - N/M for N:M.
         rounds: T; default: the scorer's own (100 for iterative methods, 1 for single-shot ones).
         schedule: ``"exponential"`` or ``"linear"``.
-        scope: ``"global"``, one threshold over all layers, or ``"layer"``, the same share in each.
+        scope: ``"global"``, one threshold over all layers, or ``"layer"``, one in each.
+        distribution: of the density over layers where ``scope="layer"``: ``"uniform"`` or ``"erk"``.
+        granularity: ``"weight"``, ``"channel"``, an N:M pattern (``"2:4"``), or ``dict(type=..., **options)`` with the
+            options of :mod:`pxframe.granularity`.
         exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted.
 
     Raises:
@@ -100,25 +114,37 @@ def prune(
         own = scorer.pop("rounds")
         rounds = own if rounds is None else rounds
     method = _build(scorer, options)
+    _check_train(method, train)
+    unit = build_granularity(granularity)
     rounds = method.rounds if rounds is None else rounds
-    _check_plan(sparsity, rounds, schedule, scope)
+    sparsity = unit.default_sparsity if sparsity is None else sparsity
+    _check_plan(sparsity, rounds, schedule, scope, distribution)
+    unit.check(sparsity, distribution)
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     device = _device(model)
     data = Batches(batches, device)
     with _plain_autograd(model), seeded(seed, device) as generator:
         example = _example(method, data)
-        names = prunable(model, example, exclude)
-        net = Net(model, _checked_masks(model, None, names), loss, generator)
-        total = sum(w.numel() for w in net.weights.values())
+        masks = _checked_masks(model, None, prunable(model, example, exclude))
+        net = Net(model, {name: masks[name] for name in unit.names(masks)}, loss, generator, train)
+        total = sum(unit.entries(mask).numel() for mask in net.masks.values())
         with rounds_bar(f"{method.name} to {sparsity:.2%} sparsity", rounds) as advance:
             for number in range(1, rounds + 1):
                 where = f"scorer {method.name!r}, round {number} of {rounds}"
-                density = SCHEDULES[schedule](1.0 - sparsity, number, rounds)
-                scores = check_scores(method.score(net, data), net, where)
-                candidates = net.masks
+                density = net.density = SCHEDULES[schedule](1.0 - sparsity, number, rounds)
+                candidates = {name: unit.entries(mask) for name, mask in net.masks.items()}
+                scores = check_scores(unit.score(method, net, data), candidates, where)
                 if method.revives:
-                    candidates = {n: torch.ones_like(m) for n, m in net.masks.items()}
-                net.masks = SCOPES[scope](scores, candidates, round(density * total))
+                    candidates = {name: torch.ones_like(entries) for name, entries in candidates.items()}
+                ranked = unit.protect(scores, candidates)
+                if scope == "global":
+                    chosen = global_masks(ranked, candidates, round(density * total))
+                else:
+                    available = {name: (c.numel(), int(c.count_nonzero())) for name, c in candidates.items()}
+                    shapes = {name: weight.shape for name, weight in net.weights.items()}
+                    counts = layer_counts(distribution, shapes, available, round(density * total))
+                    chosen = layer_masks(ranked, candidates, counts)
+                net.masks = {name: unit.expand(chosen[name], mask) for name, mask in net.masks.items()}
                 if example is not None:
                     check_connected(net, example, where)
                 host().notify(
@@ -131,26 +157,26 @@ def prune(
                     masks=dict(net.masks),
                 )
                 advance(density)
-    masks = {name: mask.cpu() for name, mask in net.masks.items()}
-    kept = sum(int(m.sum()) for m in masks.values())
-    empty = emptied(masks)
-    meta = {
+        start = {**(method.restart(net) or {}), **(unit.restart(net, example) or {})}
+    ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
+    ticket.meta = {
         "scorer": method.name,
         "options": method.options(),
         "sparsity_asked": sparsity,
-        "sparsity": 1.0 - kept / total,
+        "sparsity": ticket.sparsity,
         "rounds": rounds,
         "schedule": schedule,
         "scope": scope,
+        "distribution": distribution,
+        "granularity": unit.describe(),
         "exclude": list(exclude),
         "seed": seed,
-        "emptied": empty,
+        "emptied": emptied(ticket.masks),
         "fingerprint": fingerprint(net.weights),
         "versions": versions(),
     }
-    if empty:
-        _log.warning("%s: nothing is left of %s", method.name, ", ".join(empty))
-    ticket = Ticket(masks, meta)
+    if ticket.emptied:
+        _log.warning("%s: nothing is left of %s", method.name, ", ".join(ticket.emptied))
     host().notify("pxframe_ticket_made", ticket=ticket)
     return ticket
 
@@ -170,19 +196,29 @@ def check_sparsity(sparsity: Any) -> None:
         raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; 0.9 removes 90 % of the weights")
 
 
-def _check_plan(sparsity: float, rounds: int, schedule: str, scope: str) -> None:
+def _check_train(method: Scorer, train: Train | None) -> None:
+    if method.needs == "training" and train is None:
+        raise PxframeError(
+            f"scorer {method.name!r} needs training: pass train=, a function train(model, ticket, start=0, stop=None)"
+        )
+
+
+def _check_plan(sparsity: float, rounds: int, schedule: str, scope: str, distribution: str) -> None:
     check_sparsity(sparsity)
     if not (isinstance(rounds, int) and rounds >= 1):
         raise PxframeError(f"rounds must be a whole number of at least 1, got {rounds!r}")
-    for what, value, known in (("schedule", schedule, SCHEDULES), ("scope", scope, SCOPES)):
-        if value not in known:
-            raise PxframeError(f"there is no {what} {value!r}{near(value, known)}")
+    known: dict[str, Iterable[str]] = {"schedule": SCHEDULES, "scope": SCOPES, "distribution": DISTRIBUTIONS}
+    for what, value in (("schedule", schedule), ("scope", scope), ("distribution", distribution)):
+        if value not in known[what]:
+            raise PxframeError(f"there is no {what} {value!r}{near(value, known[what])}")
+    if distribution != "uniform" and scope == "global":
+        raise PxframeError(f"distribution {distribution!r} says how much each layer keeps; it needs scope='layer'")
 
 
 def _example(method: Scorer, data: Batches) -> Tensor | None:
     """The first input batch, or None where there is no data and the scorer needs none."""
     first = data.first()
-    if first is None and method.needs != "nothing":
+    if first is None and method.needs in ("inputs", "labels"):
         raise PxframeError(f"scorer {method.name!r} needs {method.needs}: 'batches' gave no (input, target) pair")
     return None if first is None else first[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -40,6 +41,35 @@ class TicketHook(Hook):
             ticket = Ticket(rest, ticket.meta)
             ticket.apply(runner.model)
         ticket.guard(runner.optim_wrapper.optimizer, runner.model)
+
+
+class Window(Hook):
+    """Training from optimizer step ``start`` up to ``stop`` of a runner's schedule (None: to its end).
+
+    Steps before ``start`` draw their data and move the learning rate on, and do nothing else.
+    """
+
+    class Reached(Exception):
+        """Step ``stop`` was done."""
+
+    def __init__(self, start: int = 0, stop: int | None = None) -> None:
+        self.start, self.stop = start, stop
+
+    def run(self, runner: Any) -> None:
+        if self.stop == self.start:
+            return
+        runner.register_hook(self, priority="LOWEST")
+        with contextlib.suppress(self.Reached):
+            runner.train()
+
+    def before_train(self, runner: Any) -> None:
+        step = runner.model.train_step
+        skipped = {"loss": torch.zeros(())}
+        runner.model.train_step = lambda *a, **k: skipped if runner.iter < self.start else step(*a, **k)
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        if runner.iter + 1 == self.stop:
+            raise self.Reached
 
 
 class Repeatable(Hook):

@@ -40,6 +40,24 @@ class Scorer:
         """
         raise NotImplementedError
 
+    def score_channels(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """A score per output channel, for pruning whole channels: the sum of its weights' scores.
+
+        A scorer with a formula of its own for a mask entry per channel overrides this.
+
+        Returns:
+            a tensor ``[weight.shape[0]]`` for each of ``net.weights``, finite.
+        """
+        return {name: score.flatten(1).sum(1) for name, score in self.score(net, batches).items()}
+
+    def restart(self, net: Net) -> dict[str, Tensor] | None:
+        """Values that training of the ticket is to start from, after the last round; None: the model's own.
+
+        Returns:
+            tensors for any of the model's parameters and buffers, by name.
+        """
+        return None
+
     def options(self) -> dict[str, Any]:
         """The options it was built with, for the ticket's provenance."""
         return {k: v for k, v in sorted(vars(self).items()) if not k.startswith("_")}

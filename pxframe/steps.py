@@ -20,6 +20,7 @@ from pxframe.errors import PxframeError, within
 from pxframe.files import replacing, write_json
 from pxframe.host import host
 from pxframe.job import Job
+from pxframe.net import Train
 from pxframe.preserve import seeded
 from pxframe.pruning import prune
 from pxframe.task import Task
@@ -103,8 +104,11 @@ def transferred(
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
     task = job.tasks[name]
+    start = copy.deepcopy(model)
+    if ticket is not None and ticket.start:
+        ticket.rewind(start)
     with seeded(job.seed, torch.device("cpu")):
-        row = _train(job, f"{name} {variant}", task, copy.deepcopy(model), ticket, work_dir)
+        row = _train(job, f"{name} {variant}", task, start, ticket, work_dir)
     row = {
         "task": name,
         "variant": variant,
@@ -138,7 +142,24 @@ def _prune(job: Job, model: nn.Module, plan: dict[str, Any], say: Say) -> Ticket
     task, samples, batch_size = job.scoring
     plan = {"exclude": _classifier_pattern(job, model), **plan}
     batches = task.batches(samples, batch_size, seed=job.seed)
-    return prune(model.to(job.device), batches, seed=job.seed, **plan)
+    return prune(model.to(job.device), batches, train=_trainer(job, task), seed=job.seed, **plan)
+
+
+def _trainer(job: Job, task: Task) -> Train:
+    """What scorers that need training train with: the scoring task's own runner."""
+
+    def train(model: nn.Module, ticket: Ticket, start: int = 0, stop: int | None = None) -> None:
+        from pxframe.runner_hooks import TicketHook, Window
+
+        with tempfile.TemporaryDirectory() as scratch:
+            classifier = job.provider.classifier(model)
+            runner = task.runner(
+                model, job.provider, work_dir=Path(scratch), device=job.device, seed=job.seed, resume=False
+            )
+            runner.register_hook(TicketHook(ticket, classifier))
+            Window(start, stop).run(runner)
+
+    return train
 
 
 def _classifier_pattern(job: Job, model: nn.Module) -> tuple[str, ...]:

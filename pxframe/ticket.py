@@ -22,14 +22,22 @@ class Ticket:
     Attributes:
         masks: bool CPU tensors by the backbone's parameter names, true where kept.
         meta: how it was made; JSON-able. A file gives tuples back as lists and keys as strings.
+        start: CPU tensors by names of parameters and buffers: what training is to start from, where that is not the
+            backbone's own values (rewound, drawn anew or rescaled). Mostly empty.
     """
 
-    def __init__(self, masks: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        masks: Mapping[str, Tensor],
+        meta: Mapping[str, Any] | None = None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
         bad = [n for n, m in masks.items() if not isinstance(m, Tensor) or m.dtype != torch.bool]
         if bad or not masks:
             raise PxframeError(f"a ticket needs bool masks by parameter name; {some(bad) or 'none were given'}")
         self.masks = {name: mask.detach().cpu() for name, mask in masks.items()}
         self.meta = dict(meta or {})
+        self.start = {name: value.detach().cpu() for name, value in (start or {}).items()}
 
     def __repr__(self) -> str:
         return f"Ticket({self.sparsity:.2%} sparse, {self.kept} of {self.total} weights in {len(self.masks)} layers)"
@@ -60,7 +68,7 @@ class Ticket:
 
     def save(self, path: str | Path) -> None:
         """Write the ticket to one safetensors file (:mod:`pxframe.ticket_file`), whole or not at all."""
-        ticket_file.save(path, self.masks, self.meta)
+        ticket_file.save(path, self.masks, self.meta, self.start)
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
@@ -90,6 +98,20 @@ class Ticket:
             for name, weight in weights.items():
                 weight.masked_fill_(~self.masks[name].to(weight.device), 0)
         return prefix
+
+    def rewind(self, model: nn.Module, prefix: str | None = None, partial: bool = False) -> str:
+        """Set ``model`` to :attr:`start` in place, where the ticket has such values, and :meth:`apply` the masks.
+
+        What ``start`` holds beyond the ticket's layers and ``model`` has not (a classifier that a task replaced) is
+        left out. Arguments, result and errors as in :meth:`apply`.
+        """
+        prefix = self.apply(model, prefix, partial)
+        state = model.state_dict()
+        with torch.no_grad():
+            for name, value in self.start.items():
+                if prefix + name in state and state[prefix + name].shape == value.shape:
+                    state[prefix + name].copy_(value)
+        return self.apply(model, prefix, partial)
 
     def guard(
         self, optimizer: Optimizer, model: nn.Module, prefix: str | None = None, partial: bool = False

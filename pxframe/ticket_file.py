@@ -1,10 +1,11 @@
 """The file of a ticket: one safetensors file, no pickle, the same bytes for the same ticket.
 
-It holds two uint8 tensors and one metadata entry:
+It holds two uint8 tensors, the values of the ticket's ``start`` if there are any, and one metadata entry:
 
 * ``masks``: the masks one after another, flattened, eight weights a byte (``numpy.packbits``).
 * ``layers``: zlib-compressed JSON: the layers' names, shapes and kept counts, in the order of the masks, and the
   entries of the ticket's ``meta`` that are long (lists over layers, mostly).
+* ``start.NAME``: the value that training starts from, of the parameter or buffer NAME.
 * metadata ``pxframe``: JSON with sorted keys: ``format``, ``version``, ``meta`` (the rest of it) and ``sha256``,
   the digest of the whole file with that digest's own 64 characters read as zeros, so that no byte is uncovered.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -29,19 +30,20 @@ from pxframe.errors import PxframeError, some
 from pxframe.files import replacing
 
 FORMAT, VERSION = "pxframe-ticket", 1
+_START = "start."
 _KEY = "pxframe"  # one entry only: safetensors does not promise an order among several
 _UNSIGNED = "0" * 64
 _LONG = 200  # characters of JSON; a ticket of 156 layers then stays within 4096 bytes besides its masks
 
 
-def save(path: str | Path, masks: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write bool CPU ``masks`` and JSON-able ``meta``; an earlier file stays whole until the new one is.
+def save(path: str | Path, masks: Mapping[str, Tensor], meta: Mapping[str, Any], start: Mapping[str, Tensor]) -> None:
+    """Write bool CPU ``masks``, JSON-able ``meta`` and CPU tensors ``start``; a file is replaced whole or not at all.
 
     Raises:
         PxframeError: ``meta`` is not JSON-able, or the file cannot be written.
     """
     try:
-        data = _encode(masks, meta)
+        data = _encode(masks, meta, start)
     except (TypeError, ValueError) as error:
         raise PxframeError(f"cannot write {path}: the ticket's meta does not fit in JSON: {error}") from error
     try:
@@ -51,8 +53,8 @@ def save(path: str | Path, masks: Mapping[str, Tensor], meta: Mapping[str, Any])
         raise PxframeError(f"cannot write {path}: {error.strerror}") from error
 
 
-def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The masks (bool, CPU, in their saved order) and the meta of the ticket at ``path``.
+def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
+    """The masks (bool, CPU, in their saved order), the meta and the start of the ticket at ``path``.
 
     Raises:
         PxframeError: there is no such file, or it is no ticket, a damaged one, or one of a newer version.
@@ -81,7 +83,7 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _encode(masks: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+def _encode(masks: Mapping[str, Tensor], meta: Mapping[str, Any], start: Mapping[str, Tensor]) -> bytes:
     flat = np.concatenate([mask.reshape(-1).numpy() for mask in masks.values()])
     long = {key: value for key, value in meta.items() if len(_json(value)) > _LONG}
     layers = {
@@ -93,14 +95,15 @@ def _encode(masks: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     short = {key: value for key, value in meta.items() if key not in long}
     head = {"format": FORMAT, "version": VERSION, "meta": short, "sha256": _UNSIGNED}
     tensors = {
-        "masks": np.packbits(flat),
-        "layers": np.frombuffer(zlib.compress(_json(layers).encode(), 9), np.uint8),
+        "masks": torch.from_numpy(np.packbits(flat)),
+        "layers": torch.frombuffer(bytearray(zlib.compress(_json(layers).encode(), 9)), dtype=torch.uint8),
+        **{_START + name: value.contiguous() for name, value in start.items()},
     }
-    data = safetensors.numpy.save(tensors, {_KEY: _json(head)})
+    data = safetensors.torch.save(tensors, {_KEY: _json(head)})
     return _replace_digest(data, _UNSIGNED, hashlib.sha256(data).hexdigest())
 
 
-def _decode(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _decode(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Tensor]]:
     head = _head(data)
     version = head["version"]
     if version != VERSION:
@@ -108,10 +111,10 @@ def _decode(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     sha256 = str(head["sha256"])
     if hashlib.sha256(_replace_digest(data, sha256, _UNSIGNED)).hexdigest() != sha256:
         raise PxframeError("is damaged: its content does not match its sha256; copy or make it anew")
-    tensors = safetensors.numpy.load(data)
-    layers = json.loads(zlib.decompress(tensors["layers"].tobytes()))
+    tensors = safetensors.torch.load(data)
+    layers = json.loads(zlib.decompress(tensors["layers"].numpy().tobytes()))
     sizes = [math.prod(shape) for shape in layers["shapes"]]
-    packed = tensors["masks"]
+    packed = tensors["masks"].numpy()
     if packed.size != -(-sum(sizes) // 8):
         raise PxframeError(f"contradicts itself: {packed.size} bytes of masks for {sum(sizes)} weights; make it anew")
     if len(set(layers["names"])) != len(sizes):
@@ -129,7 +132,8 @@ def _decode(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 f"{kept} by its count; make it anew"
             )
         masks[name] = part.reshape(shape).clone()
-    return masks, {**head["meta"], **layers["meta"]}
+    start = {name.removeprefix(_START): value for name, value in tensors.items() if name.startswith(_START)}
+    return masks, {**head["meta"], **layers["meta"]}, start
 
 
 def _head(data: bytes) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
+from pxframe import steps
 from pxframe.job import Job
 from pxframe.steps import describe, random_ticket, same_weights
 from pxframe.ticket import Ticket
@@ -36,6 +37,22 @@ def test_a_ticket_knows_the_weights_it_was_made_from():
     with torch.no_grad():
         model.weight[0, 0] += 1
     assert not same_weights(ticket, model)
+
+
+def test_a_ticket_with_a_start_of_its_own_is_trained_from_there(job, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        steps,
+        "_train",
+        lambda job, where, task, model, *_: seen.append(model) or {"metric": "m", "value": 0, "seconds": 0},
+    )
+    job.tasks["t"] = None
+    model = torch.nn.Linear(2, 1)
+    before = model.weight.detach().clone()
+    ticket = Ticket({"weight": torch.tensor([[True, False]])}, start={"weight": torch.full((1, 2), 7.0)})
+    steps.transferred(job, "t", "ticket", model, ticket, 2, lambda line: None)
+    assert seen[0].weight.tolist() == [[7.0, 0.0]]
+    assert torch.equal(model.weight, before)
 
 
 def test_describe_names_emptied_layers():

@@ -135,6 +135,33 @@ def test_file_is_one_bit_a_weight_and_4096_bytes(tmp_path, make, emptied):
     assert all(loaded.masks[n].equal(m) for n, m in masks.items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64])
+def test_values_to_start_from_come_back_bit_for_bit(tmp_path, dtype):
+    masks = {"a": torch.tensor([[True, False]])}
+    start = {"a": torch.tensor([[1.5, -2.0]]).to(dtype), "bn.running_var": torch.tensor(3).to(dtype)}
+    Ticket(masks, {"seed": 1}, start).save(tmp_path / "t")
+    found = Ticket.load(tmp_path / "t")
+    assert found.start.keys() == start.keys()
+    assert all(torch.equal(found.start[n], start[n]) and found.start[n].dtype == dtype for n in start)
+    assert torch.equal(found.masks["a"], masks["a"])
+    damaged = bytearray((tmp_path / "t").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "t").write_bytes(damaged)
+    with pytest.raises(PxframeError, match="damaged"):
+        Ticket.load(tmp_path / "t")
+
+
+def test_rewind_sets_what_the_model_has_and_prunes_the_rest():
+    model = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    start = {"0.weight": torch.tensor([[5.0, 6.0]]), "1.running_mean": torch.tensor([4.0]), "head.bias": torch.ones(3)}
+    ticket = Ticket({"0.weight": torch.tensor([[True, False]])}, start=start)
+    wrapped = nn.ModuleDict({"backbone": model})
+    assert ticket.rewind(wrapped) == "backbone."
+    assert model[0].weight.tolist() == [[5.0, 0.0]]
+    assert model[1].running_mean.tolist() == [4.0]
+    assert ticket.start["0.weight"].tolist() == [[5.0, 6.0]]
+
+
 def test_same_ticket_same_bytes(tmp_path):
     masks, longer = random_masks(net()), list(range(300))
     Ticket(masks, {"a": 1, "b": longer, "c": {"x": 1, "y": 2}}).save(tmp_path / "one")

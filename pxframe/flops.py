@@ -1,0 +1,69 @@
+"""What a layer costs: multiply-accumulates, read off the model's graph."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+from torch import fx
+
+from pxframe.engine.rules import operation
+from pxframe.engine.trace import Trace
+
+#: Operations that multiply by a weight: position of the weight, then of the other factor, among their arguments.
+_FACTORS = {
+    "convolution": (1, 0),
+    "mm": (1, 0),
+    "bmm": (1, 0),
+    "addmm": (2, 1),
+    "baddbmm": (2, 1),
+    "linear": (1, 0),
+    "matmul": (1, 0),
+}
+
+
+def macs(trace: Trace) -> dict[str, int]:
+    """Multiply-accumulates per forward pass of the trace's batch, by name of the weight that is multiplied with."""
+    costs: dict[str, int] = defaultdict(int)
+    for node, name, at in multiplications(trace):
+        costs[name] += _cost(node, at)
+    return dict(costs)
+
+
+def multiplications(trace: Trace) -> Iterator[tuple[fx.Node, str, int]]:
+    """The nodes that multiply by a parameter: node, the parameter's name, and its place among the arguments."""
+    for node in trace.nodes:
+        positions = _FACTORS.get(operation(node), ()) if node.op == "call_function" else ()
+        for at in positions:
+            name = _parameter(trace, node.args[at])
+            if name is not None:
+                yield node, name, at
+                break
+
+
+def _cost(node: fx.Node, at: int) -> int:
+    """Elements of the output times the number of products summed in each."""
+    weight = _shape(node.args[at])
+    if operation(node) == "convolution":
+        if node.args[6]:  # transposed: every input element is multiplied with [out, *kernel]
+            return prod(_shape(node.args[0])) * prod(weight[1:])
+        return prod(_shape(node)) * prod(weight[1:])
+    return prod(_shape(node)) * _shape(node.args[min(_FACTORS[operation(node)])])[-1]
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+def _parameter(trace: Trace, node: Any) -> str | None:
+    """The parameter behind a node, which may have been moved about (transposed, split) before use."""
+    while isinstance(node, fx.Node):
+        if node in trace.tensors:
+            name = trace.tensors[node]
+            return name if name in trace.parameters else None
+        if node in trace.active or not node.all_input_nodes:
+            return None
+        node = node.all_input_nodes[0]
+    return None
