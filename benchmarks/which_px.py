@@ -5,8 +5,9 @@
 
 ResNet-20, Kaiming-normal initialisation, pruned at once on 10 images a class (100 rounds for iterative methods) and
 trained on CIFAR-10: 160 epochs, batch 128, SGD 0.1, momentum 0.9, weight decay 1e-4, drops at 1/2 and 3/4, bfloat16
-autocast; 98.20 % and 93.12 %, three seeds. ``--short`` is what a CPU can do (98.20 %, images shrunk to 16x16, 10 epochs,
-two seeds) and decides nothing. The images stay on the device as uint8 and are augmented there; ``--jobs`` runs share it.
+autocast; 98.20 % and 93.12 %, three seeds. ``--short`` is what a CPU can do (98.20 %, images shrunk to 16x16, 10
+epochs, two seeds) and decides nothing. The images stay on the device as uint8 and are augmented there; ``--jobs``
+runs share it.
 
 Each run leaves one JSON file in ``--out``; a run whose file is there is done. The table is printed at the end.
 """
@@ -133,7 +134,9 @@ def table(runs: dict[tuple[str, float, int], dict]) -> str:
             spread = f" ± {statistics.stdev(r['accuracy'] for r in rs):.2f}" if len(rs) > 1 else ""
             emptied, width = (", ".join(str(r[key]) for r in rs) for key in ("emptied", "width"))
             seconds = statistics.mean(r["pruning"] for r in rs)
-            lines.append(f"| {method} | {means[method]:.2f}{spread} | {len(rs)} | {emptied} | {width} | {seconds:.1f} |")
+            lines.append(
+                f"| {method} | {means[method]:.2f}{spread} | {len(rs)} | {emptied} | {width} | {seconds:.1f} |"
+            )
     return "\n".join(lines)
 
 

@@ -6,7 +6,16 @@ import torch
 
 import pxframe
 from pxframe.engine.interpret import interpret, ones_input, squared_input
-from pxframe.engine.paths import active_paths, contract, f_tensors, open_paths, plain, saliencies, scaled_saliencies
+from pxframe.engine.paths import (
+    active_paths,
+    contract,
+    f_tensors,
+    mantissas,
+    open_paths,
+    plain,
+    saliencies,
+    scaled_saliencies,
+)
 from pxframe.engine.reading import Reading, path_dtype, path_weights
 from pxframe.engine.scaled import Scaled, add
 
@@ -59,8 +68,8 @@ class PX(pxframe.Scorer):
 def _joint(net, batches, batch_norm):
     """Squared path values with the gates of f, summed over samples and outputs."""
     variances = active_paths(net, batches, batch_norm=batch_norm)[1]
-    weights = path_weights(net.parameters, net.masks, power=2, leaves=True)
-    reading = Reading(weights, power=2, replay=True, variances=variances)
+    weights, exponents = mantissas(net, power=2, leaves=True)
+    reading = Reading(weights, power=2, replay=True, variances=variances, exponents=exponents)
     parts = []
     for inputs, _ in batches:
         start = squared_input(inputs, path_dtype(inputs.dtype))

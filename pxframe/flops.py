@@ -37,7 +37,7 @@ def multiplications(trace: Trace) -> Iterator[tuple[fx.Node, str, int]]:
     for node in trace.nodes:
         positions = _FACTORS.get(operation(node), ()) if node.op == "call_function" else ()
         for at in positions:
-            name = _parameter(trace, node.args[at])
+            name = trace.parameter(node.args[at])
             if name is not None:
                 yield node, name, at
                 break
@@ -55,15 +55,3 @@ def _cost(node: fx.Node, at: int) -> int:
 
 def _shape(node: Any) -> tuple[int, ...]:
     return tuple(node.meta["val"].shape)
-
-
-def _parameter(trace: Trace, node: Any) -> str | None:
-    """The parameter behind a node, which may have been moved about (transposed, split) before use."""
-    while isinstance(node, fx.Node):
-        if node in trace.tensors:
-            name = trace.tensors[node]
-            return name if name in trace.parameters else None
-        if node in trace.active or not node.all_input_nodes:
-            return None
-        node = node.all_input_nodes[0]
-    return None

@@ -52,8 +52,9 @@ class Net:
         self.masks = dict(masks)
         self.loss: Loss = loss or F.cross_entropy
         self.generator = generator or torch.Generator().manual_seed(0)
-        self.memory: dict[str, Any] = {}
+        self.memory: dict[Any, Any] = {}
         self._train = train
+        self._required: list[tuple[Tensor, str]] = []
 
     @property
     def device(self) -> torch.device:
@@ -118,6 +119,22 @@ class Net:
             along = [vector[n] for n in bent]
             found = torch.autograd.grad(list(bent.values()), ends, along, materialize_grads=True)
         return dict(zip(leaves, found, strict=True))
+
+    def require(self, condition: Tensor, message: str) -> None:
+        """Raise ``message`` after this round of scoring unless ``condition`` (a bool on the device) holds.
+
+        Asking at once would make the host wait for the device in the middle of a round.
+        """
+        self._required.append((condition, message))
+
+    def settle(self) -> None:
+        """Raise the first message whose condition did not hold; asks the device once."""
+        required, self._required = self._required, []
+        if required:
+            held = torch.stack([condition for condition, _ in required]).tolist()
+            for (_, message), holds in zip(required, held, strict=True):
+                if not holds:
+                    raise PxframeError(message)
 
     def trained(
         self, state: Mapping[str, Tensor] | None = None, start: int = 0, stop: int | None = None

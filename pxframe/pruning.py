@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pxframe.checks import check_connected, check_scores, emptied
 from pxframe.distribution import DISTRIBUTIONS, layer_counts
-from pxframe.errors import PxframeError, near
+from pxframe.errors import PxframeError, near, within
 from pxframe.granularity import Granularity, build_granularity
 from pxframe.host import host
 from pxframe.net import Batches, Loss, Net, Train
@@ -70,7 +70,9 @@ def score(
     with _plain_autograd(model), seeded(seed, device) as generator:
         names = list(masks) if masks is not None else prunable(model, _example(method, data))
         net = Net(model, _checked_masks(model, masks, names), loss, generator, train)
-        return check_scores(method.score(net, data), net.weights, f"scorer {method.name!r}")
+        scores = method.score(net, data)
+        net.settle()
+        return check_scores(scores, net.weights, f"scorer {method.name!r}")
 
 
 def prune(
@@ -133,7 +135,10 @@ def prune(
                 where = f"scorer {method.name!r}, round {number} of {rounds}"
                 density = net.density = SCHEDULES[schedule](1.0 - sparsity, number, rounds)
                 candidates = {name: unit.entries(mask) for name, mask in net.masks.items()}
-                scores = check_scores(unit.score(method, net, data), candidates, where)
+                scores = unit.score(method, net, data)
+                with within(where):
+                    net.settle()
+                scores = check_scores(scores, candidates, where)
                 if method.revives:
                     candidates = {name: torch.ones_like(entries) for name, entries in candidates.items()}
                 ranked = unit.protect(scores, candidates)

@@ -53,7 +53,7 @@ def highest(values: Tensor, keep: int) -> Tensor:
         return torch.ones_like(values, dtype=torch.bool)
     if keep <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
-    if values.is_cuda or n < _SAMPLE:
+    if n < _SAMPLE or not _lists_places(values):
         return _exactly(values, keep)
     low, high = _bracket(values, keep)
     kept = values > high
@@ -77,15 +77,20 @@ def _bracket(values: Tensor, keep: int) -> tuple[Tensor, Tensor]:
 def _exactly(values: Tensor, keep: int) -> Tensor:
     threshold = torch.kthvalue(values, values.numel() - keep + 1).values
     kept, tied = values > threshold, values == threshold
-    return kept | _spread(tied, keep - kept.count_nonzero(), sync=not values.is_cuda)
+    return kept | _spread(tied, keep - kept.count_nonzero(), _lists_places(values))
 
 
-def _spread(tied: Tensor, missing: Tensor, sync: bool) -> Tensor:
+def _lists_places(values: Tensor) -> bool:
+    """Whether listing the places of what is true costs little. On a GPU the host would wait for their number."""
+    return not values.is_cuda
+
+
+def _spread(tied: Tensor, missing: Tensor, listed: bool) -> Tensor:
     """Of n true entries of ``tied``, those of rank r with r * missing mod n < missing: ``missing`` of them, evenly.
 
-    Without ``sync`` their places are never listed, which would wait for the device; ranks then cost a pass.
+    Unless their places are ``listed``, ranks cost a pass.
     """
-    if not sync:
+    if not listed:
         return tied & ((tied.cumsum(0) - 1) * missing % tied.count_nonzero() < missing)
     places = tied.nonzero().squeeze(1)
     ranks = torch.arange(len(places), device=tied.device)

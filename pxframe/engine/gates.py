@@ -14,12 +14,16 @@ from pxframe.engine.scaled import Scaled
 
 @rule("relu")
 def relu(step: Step) -> Scaled:
-    """The gate is 1 where f's input was positive, else 0."""
+    """The gate is 1 where f's input, and so its output, was positive, else 0."""
     value = step.path()
     if not step.reading.replay:
         return value
-    closed = step.raw(step.args[0]) <= 0
-    return value.map(lambda m: m.masked_fill(closed, 0.0))
+    opened = step.raw(step.node).to(value.mantissa.dtype)
+    if step.reuse is not None and step.may_write(value, tuple(opened.shape)):
+        m = value.mantissa
+        torch.ops.aten.threshold_backward.grad_input(m, opened, 0, grad_input=m)  # one pass, no mask of its own
+        return value
+    return value.map(lambda m: torch.ops.aten.threshold_backward(m, opened, 0))
 
 
 @rule("leaky_relu", "gelu", "silu", "hardswish", "hardtanh", "elu", "tanh")

@@ -11,10 +11,12 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from pxframe.engine import gates, linear, norms, shapes  # noqa: F401  they fill the table of rules
+from pxframe.engine.factors import open_factor
 from pxframe.engine.reading import Reading, powered
 from pxframe.engine.rules import Step, operation, rule_of, unknown
 from pxframe.engine.scaled import Scaled
 from pxframe.engine.trace import Trace
+from pxframe.errors import PxframeError
 
 
 @dataclass
@@ -51,12 +53,19 @@ def interpret(
             batch, as it will in training, and records them.
 
     Raises:
-        PxframeError: an operation that no rule covers.
+        PxframeError: an operation that no rule covers, or outputs without a path to them.
     """
+    if not trace.outputs:
+        raise PxframeError(
+            "every output of the model is made by a softmax, a sigmoid or another factor formed from the data, and "
+            "carries no path; path-based scorers need the model without it"
+        )
     with_f = batch_norm == "batch" or any(reading.replay for reading, _ in readings)
     values: dict[fx.Node, Any] = {node: tensors[name] for node, name in trace.tensors.items()}
     values[trace.inputs] = inputs
-    networks = [_Network(trace, reading, start, values) for reading, start in readings]
+    # A gradient needs what the operations read: nothing is written over then.
+    reuse = {} if torch.is_grad_enabled() else trace.reuse
+    networks = [_Network(trace, reading, start, values, reuse) for reading, start in readings]
     run = Run([], [])
     for node in trace.nodes:
         if node.op == "get_attr":
@@ -67,13 +76,13 @@ def interpret(
         else:
             if with_f:
                 with torch.no_grad():
-                    values[node] = _call_f(node, values, batch_norm, trace.tensors, run.variances)
+                    values[node] = _call_f(node, values, batch_norm, trace.tensors, run.variances, reuse)
             for network in networks:
                 network.step(node)
         for done in trace.last_use[node]:
             values.pop(done, None)
             for network in networks:
-                network.paths.pop(done, None)
+                network.forget(done)
     if with_f:
         run.outputs = [values[node] for node in trace.outputs]
     run.paths = [[network.paths[node] for node in trace.outputs] for network in networks]
@@ -83,21 +92,44 @@ def interpret(
 class _Network:
     """One reading on its way through the graph."""
 
-    def __init__(self, trace: Trace, reading: Reading, start: Scaled, values: dict[fx.Node, Any]) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        reading: Reading,
+        start: Scaled,
+        values: dict[fx.Node, Any],
+        reuse: Mapping[fx.Node, int],
+    ) -> None:
         self.paths: dict[fx.Node, Any] = {trace.inputs: start}
-        self._trace, self._reading, self._values = trace, reading, values
-        self._dtype = start.mantissa.dtype
+        self._trace, self._reading, self._values, self._reuse = trace, reading, values, reuse
+        self._open: dict[fx.Node, Any] = {}  # factors as an open reading has them
+        self._like = start.mantissa
 
     def step(self, node: fx.Node) -> None:
-        step = Step(node, self._reading, self.paths, self._values, self._fixed, self._trace.tensors)
-        self.paths[node] = rule_of(node)(step)
+        trace = self._trace
+        if node in trace.paths:
+            step = Step(node, self._reading, self.paths, self._values, self._fixed, trace, self._reuse.get(node))
+            self.paths[node] = rule_of(node)(step)
+        elif node in trace.factors and not self._reading.replay:
+            self._open[node] = open_factor(node, trace.active, self._without_data, self._like)
+
+    def forget(self, node: fx.Node) -> None:
+        self.paths.pop(node, None)
+        self._open.pop(node, None)
+
+    def _without_data(self, node: fx.Node) -> Any:
+        return self._open[node] if node in self._trace.factors else self._values[node]
 
     def _fixed(self, node: fx.Node) -> Tensor:
-        """A weight or coefficient as this reading takes it.
+        """A weight, coefficient or factor as this reading takes it.
 
         A parameter may be moved about (transposed, viewed) before use; any other function of one is no weight of
         a path any more.
         """
+        if node in self._trace.factors:
+            if self._reading.replay:
+                return self._values[node].to(self._like.dtype).square()
+            return powered(self._open[node], self._reading.power)
         name = self._trace.tensors.get(node)
         if name in self._trace.parameters:
             return self._reading.weights[name]
@@ -110,7 +142,7 @@ class _Network:
             if operation(node) not in shapes.MOVES | {"getitem"}:
                 raise unknown(node, "on a weight before it is used")
             return node.target(moved, *node.args[1:], **node.kwargs)  # type: ignore[operator]
-        return powered(self._values[node], self._reading.power).to(self._dtype)
+        return powered(self._values[node], self._reading.power).to(self._like.dtype)
 
     def _has_parameter(self, node: fx.Node) -> bool:
         if node in self._trace.tensors:
@@ -129,6 +161,7 @@ def _call_f(
     batch_norm: str,
     names: Mapping[fx.Node, str],
     variances: dict[str, Tensor],
+    reuse: Mapping[fx.Node, int],
 ) -> Any:
     if batch_norm == "batch" and operation(node) in norms.BATCH_NORMS:
         inputs, weight, bias = (values[a] if isinstance(a, fx.Node) else None for a in node.args[:3])
@@ -138,7 +171,18 @@ def _call_f(
         if isinstance(statistic, fx.Node):
             variances[names[statistic]] = variance
         return [out, None, None, None, None]
+    if node in reuse:
+        args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+        return _in_place(operation(node), reuse[node], args, kwargs)
     return _call(node, values)
+
+
+def _in_place(name: str, over: int, args: Any, kwargs: Any) -> Tensor:
+    if name == "relu":
+        return args[0].relu_()
+    if over == 0:
+        return args[0].add_(args[1], **kwargs)
+    return args[1].mul_(kwargs.get("alpha", 1)).add_(args[0]) if kwargs else args[1].add_(args[0])
 
 
 def ones_input(inputs: Tensor, dtype: torch.dtype) -> Scaled:

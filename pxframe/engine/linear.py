@@ -19,12 +19,13 @@ from pxframe.engine.scaled import Scaled, add
 @rule("convolution")
 def convolution(step: Step) -> Scaled:
     _, weight_node, _, *geometry = step.args
-    if step.is_path(weight_node):
+    if step.is_path(weight_node) or step.is_factor(weight_node):
         raise unknown(step.node, "with a kernel that depends on the input")
     weight = step.fixed(weight_node)  # [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
     transposed = geometry[3]
-    bits = math.log2(max(1, weight.numel() // weight.shape[1 if transposed else 0]))
-    return step.linear(step.path(), lambda m: torch.ops.aten.convolution(m, weight, None, *geometry), bits)
+    terms = weight.numel() // max(1, weight.shape[1 if transposed else 0])
+    convolve = lambda m, w: torch.ops.aten.convolution(m, w, None, *geometry)  # noqa: E731
+    return step.weighted(step.path(), weight_node, weight, convolve, terms)
 
 
 @rule("addmm", "baddbmm")
@@ -32,6 +33,7 @@ def addmm(step: Step) -> Scaled:
     """bias + x @ w: the bias starts no path. ``beta`` scales it, ``alpha`` the product."""
     if step.is_path(step.args[0]):
         raise unknown(step.node, "adding to an activation")
+    step.refuse_factors(step.args[:1])
     return _scaled_by(step, _product(step, step.args[1], step.args[2]), step.node.kwargs.get("alpha", 1))
 
 
@@ -43,38 +45,69 @@ def mm(step: Step) -> Scaled:
 @rule("linear")
 def linear(step: Step) -> Scaled:
     weight = step.fixed(step.args[1])  # [out, in]
-    return step.linear(step.path(), lambda m: m @ weight.mT, math.log2(max(1, weight.shape[-1])))
+    return step.weighted(step.path(), step.args[1], weight, lambda m, w: m @ w.mT, weight.shape[-1])
 
 
 def _product(step: Step, left: fx.Node, right: fx.Node) -> Scaled:
     if step.is_path(left) and step.is_path(right):
         raise unknown(step.node, "between two activations")
     if step.is_path(left):
-        weight = step.fixed(right)  # [..., in, out]
-        return step.linear(step.paths[left], lambda m: m @ weight, math.log2(max(1, weight.shape[-2])))
-    weight = step.fixed(left)  # [..., out, in]
-    return step.linear(step.paths[right], lambda m: weight @ m, math.log2(max(1, weight.shape[-1])))
+        weight = _once(step.fixed(right))  # [..., in, out]
+        return step.weighted(step.paths[left], right, weight, lambda m, w: m @ w, weight.shape[-2])
+    weight = _once(step.fixed(left))  # [..., out, in]
+    return step.weighted(step.paths[right], left, weight, lambda m, w: w @ m, weight.shape[-1])
+
+
+def _bits(step: Step, node: fx.Node) -> float:
+    """How far a product with the entries of ``node`` may grow where they are 0 or 1: all but factors."""
+    return math.inf if step.is_factor(node) else 0.0
+
+
+def _once(weight: Tensor) -> Tensor:
+    """A matrix that was expanded over the batch, unexpanded: no gradient of its own for every sample."""
+    while weight.ndim > 2 and weight.stride(0) == 0:
+        weight = weight[0]
+    return weight
 
 
 # --- sums and constant factors -------------------------------------------------------------------------------------
 
 
-@rule("add", "sub", "rsub")
+@rule("add", "rsub")
 def addition(step: Step) -> Scaled:
     """a + alpha * b. A summand that does not depend on the input is a bias: no path starts there."""
-    terms = []
+    step.refuse_factors(step.args[:2])
+    terms: list[Scaled] = []
+    over = None
     for index, argument in enumerate(step.args[:2]):
         if step.is_path(argument):
             factor = step.node.kwargs.get("alpha", 1) if index == 1 else 1
+            over = len(terms) if step.reuse == index else over
             terms.append(_scaled_by(step, step.paths[argument], factor))
-    total = add(terms)
     shape = step.result_shape()
+    if over is not None and not (len(terms) > 1 and step.may_write(terms[over], shape)):
+        over = None
+    total = add(terms, over)
     return total if total.mantissa.shape == shape else total.map(lambda m: m.expand(shape))
 
 
 @rule("mul")
 def multiplication(step: Step) -> Scaled:
-    left, right = step.args[:2]
+    return _times(step, *step.args[:2])
+
+
+@rule("addcmul")
+def addcmul(step: Step) -> Scaled:
+    """a + value * b * c."""
+    start, left, right = step.args[:3]
+    step.refuse_factors([start])
+    terms = [step.paths[start]] if step.is_path(start) else []
+    if step.is_path(left) or step.is_path(right):
+        terms.append(_scaled_by(step, _times(step, left, right), step.node.kwargs.get("value", 1)))
+    return add(terms)
+
+
+def _times(step: Step, left: Any, right: Any) -> Scaled:
     if step.is_path(left) and step.is_path(right):
         raise unknown(step.node, "between two activations")
     value, factor = (left, right) if step.is_path(left) else (right, left)
@@ -88,7 +121,7 @@ def division(step: Step) -> Scaled:
     divisor = step.args[1]
     if isinstance(divisor, fx.Node):
         coefficient = step.fixed(divisor)
-        return step.linear(step.path(), lambda m: m / coefficient, 0.0)
+        return step.linear(step.path(), lambda m: m / coefficient, _bits(step, divisor))
     return _scaled_by(step, step.path(), 1 / divisor)
 
 
@@ -98,10 +131,10 @@ def negation(step: Step) -> Scaled:
 
 
 def _scaled_by(step: Step, value: Scaled, factor: Any) -> Scaled:
-    """Multiply by a coefficient: a number, or a node that does not depend on the input."""
+    """Multiply by a coefficient: a number, a node that does not depend on the input, or a factor."""
     if isinstance(factor, fx.Node):
         coefficient = step.fixed(factor)
-        return step.linear(value, lambda m: m * coefficient, 0.0)
+        return step.linear(value, lambda m: m * coefficient, _bits(step, factor))
     if abs(factor) == 1 or (step.reading.power == 0 and factor != 0):
         return value
     return step.linear(value, lambda m: m * abs(float(factor)) ** max(step.reading.power, 1), 0.0)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
-from pxframe.engine.scaled import Scaled, add, align
+from pxframe.engine.scaled import Scaled, add, align, power_of_two, writable
 from pxframe.errors import PxframeError
 from pxframe.net import Net
 
@@ -39,11 +39,11 @@ def active_paths(
     variances: list[dict[str, Tensor]] = []
     with torch.no_grad():
         weights = path_weights(net.parameters, net.masks, power=0)
-        reading = Reading(weights, power=0, replay=True)
+        reading = Reading(weights, power=0, replay=True, ones=frozenset(weights.keys() - net.masks.keys()))
         for inputs, _ in batches:
             start = squared_input(inputs, path_dtype(inputs.dtype))
             run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
-            _check_outputs(run.outputs, len(inputs))
+            _check_outputs(net, run.outputs, len(inputs))
             bits = math.log2(len(inputs))
             totals.append([value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]])
             variances.append(run.variances)
@@ -70,19 +70,40 @@ def open_paths(
         leaves: the returned weights require gradients.
 
     Returns:
-        one value per output tensor, ``[1, ...]``, and the weights ``|theta|**power`` they were computed from.
+        one value per output tensor, ``[1, ...]``, and the weights they were computed from, as :func:`mantissas` gives
+        them.
     """
     start = ones_input(inputs, path_dtype(inputs.dtype))
-    weights = path_weights(net.parameters, net.masks, power, leaves)
-    reading = Reading(weights, power, replay=False, pool=pool, variances=variances)
+    weights, exponents = mantissas(net, power, leaves)
+    scales = {} if variances else net.memory.setdefault(("scales", power), {})
+    reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
     run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, start)])
     return run.paths[0], weights
+
+
+def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights as :func:`path_weights` gives them, the prunable ones divided by a power of two each: to at most 1.
+
+    The powers are those of the unmasked weights, found in the first round. S = dR/du * u does not depend on them.
+
+    Returns:
+        weights by name (with ``leaves`` the prunable ones require gradients), and exponents of the prunable ones.
+    """
+    key = ("mantissas", power)
+    if key not in net.memory:
+        dense = path_weights(net.parameters, {}, power)
+        scaled = {name: Scaled.of(dense[name]) for name in net.masks}
+        net.memory[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
+    dense, exponents = net.memory[key]
+    masked = {name: (dense[name] * mask).requires_grad_(leaves) for name, mask in net.masks.items()}
+    return dense | masked, exponents
 
 
 def contract(values: list[Scaled], factors: list[Scaled] | None = None) -> Scaled:
     """R = sum_k c_k h^k over all outputs; without ``factors``, sum_k h^k. A value without dimensions."""
     terms = []
     for index, value in enumerate(values):
+        value = value.measured()
         if factors is None:
             terms.append(Scaled(value.mantissa.sum(), value.exponent))
         else:
@@ -103,9 +124,13 @@ def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) ->
     if total.mantissa.requires_grad:
         found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
     return {
-        name: Scaled(torch.zeros_like(leaf) if g is None else g * leaf.detach(), total.exponent)
+        name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)
         for name, leaf, g in zip(net.masks, leaves, found, strict=True)
     }
+
+
+def _product(gradient: Tensor, weight: Tensor) -> Tensor:
+    return gradient.mul_(weight) if writable(gradient) else gradient * weight
 
 
 def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
@@ -114,18 +139,12 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     So the order of all weights is kept, and scores of shallow networks are the formula's own numbers.
     """
     aligned = align(list(scores.values()))
-    peak = max((float(s.mantissa.abs().amax()) for s in aligned if s.mantissa.numel()), default=0.0)
-    exponent = int(aligned[0].exponent)
-    if 0.0 < peak < math.inf:
-        top = math.frexp(peak)[1]
-        exponent = max(min(exponent, 120 - top), -60 - top)
-    halves = torch.tensor([exponent // 2, exponent - exponent // 2])  # 2**exponent itself may overflow
-
-    def shifted(mantissa: Tensor) -> Tensor:
-        first, second = halves.to(mantissa.device)
-        return torch.ldexp(torch.ldexp(mantissa, first), second)
-
-    return {name: shifted(value.mantissa) for name, value in zip(scores, aligned, strict=True)}
+    ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
+    top = torch.frexp(ends.abs().amax()).exponent
+    exponent = torch.minimum(torch.maximum(aligned[0].exponent, -60 - top), 120 - top)
+    half = exponent // 2  # 2**exponent itself may overflow
+    first, second = (power_of_two(e, ends) for e in (half, exponent - half))
+    return {name: (value.mantissa * first).mul_(second) for name, value in zip(scores, aligned, strict=True)}
 
 
 def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Scaled, Scaled]:
@@ -136,12 +155,15 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Sca
     pairs = list(batches)
     counts, _ = active_paths(net, pairs)
     values, weights = open_paths(net, pairs[0][0], 2, leaves=True)
-    total = contract(values)
+    total, exponents = contract(values), mantissas(net, 2)[1]
     found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
     # The derivative by a pruned weight's square exists, but the weight is not in the network.
-    kept = [(g * mask).double().sum() for g, mask in zip(found, net.masks.values(), strict=True) if g is not None]
-    norm = Scaled(torch.stack(kept).sum(), total.exponent)
-    return contract(counts), norm
+    kept = [
+        Scaled((g * net.masks[name]).double().sum(), total.exponent - exponents[name])
+        for name, g in zip(net.masks, found, strict=True)
+        if g is not None
+    ]
+    return contract(counts), add(kept)
 
 
 def f_tensors(net: Net) -> dict[str, Tensor]:
@@ -149,12 +171,12 @@ def f_tensors(net: Net) -> dict[str, Tensor]:
     return {**net.buffers, **net.parameters, **net.masked()}
 
 
-def _check_outputs(outputs: list[Tensor], batch: int) -> None:
+def _check_outputs(net: Net, outputs: list[Tensor], batch: int) -> None:
     for output in outputs:
         if output.ndim == 0 or len(output) != batch:
             raise PxframeError(
                 f"an output of the model has shape {tuple(output.shape)} on a batch of {batch}; "
                 f"path-based scorers need the batch as its first dimension"
             )
-        if not torch.isfinite(output).all():
-            raise PxframeError("the model's output on the scoring data is not finite (NaN or infinity)")
+        finite = torch.isfinite(output.abs().amax())  # amax hands on NaN
+        net.require(finite, "the model's output on the scoring data is not finite (NaN or infinity)")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,17 @@ class Reading:
     Attributes:
         weights: value of every parameter in this network, by name (already masked and raised to ``power``).
         power: what coefficients are raised to. 0: paths are counted (PX's g); 1: SynFlow; 2: squared values (PX's h).
-        replay: True: an activation passes what it passed in f, max-pooling takes what f took, and each gate counts
-            squared (as in ||J_v||^2). False: every gate is open.
+        replay: True: an activation passes what it passed in f, max-pooling takes what f took, and each gate or other
+            factor formed from the data (attention weights, squeeze-excite, 1 / sigma of a layer norm) counts squared
+            (as in ||J_v||^2). False: every gate is open, attention uniform, any other factor 1; see ``factors.py``.
         pool: what open max-pooling does: ``"sum"`` counts all paths through it, ``"max"`` keeps the largest.
         norm: ``"fixed"``: BN scales by its running variance (or ``variances``), the shift dropped; ``"batch"``: BN
             normalises by the statistics of the path network's own values, as in training mode.
         variances: per running-variance name, the variance to use in its stead.
+        ones: names of parameters that are one throughout, so that nothing need be multiplied by them.
+        exponents: by name, for weights given as mantissas of at most 1: the powers of two they are to be multiplied
+            with. How far a value can grow is then known without looking at it.
+        scales: kept from one use of the reading to the next: what BN nodes multiply by, mantissas and exponent.
     """
 
     weights: Mapping[str, Tensor]
@@ -35,6 +40,9 @@ class Reading:
     pool: Literal["sum", "max"] = "sum"
     norm: Literal["fixed", "batch"] = "fixed"
     variances: Mapping[str, Tensor] | None = None
+    ones: frozenset[str] = frozenset()
+    exponents: Mapping[str, Tensor] = field(default_factory=dict)
+    scales: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def powered(value: Tensor, power: int) -> Tensor:
@@ -59,8 +67,9 @@ def path_weights(
     values = {}
     for name, theta in parameters.items():
         theta = theta.to(path_dtype(theta.dtype)) if theta.is_floating_point() else theta
-        value = torch.ones_like(theta) if power == 0 else powered(theta, power)
         if name in masks:
-            value = (value * masks[name]).requires_grad_(leaves)
-        values[name] = value
+            kept = masks[name].to(theta.dtype)
+            values[name] = (kept if power == 0 else powered(theta, power) * kept).requires_grad_(leaves)
+        else:
+            values[name] = torch.ones_like(theta) if power == 0 else powered(theta, power)
     return values

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
 from pxframe.engine.reading import Reading
-from pxframe.engine.scaled import Scaled
+from pxframe.engine.scaled import Scaled, writable
 from pxframe.errors import PxframeError
+
+if TYPE_CHECKING:
+    from pxframe.engine.trace import Trace
 
 Rule = Callable[["Step"], Any]
 RULES: dict[str, Rule] = {}
@@ -62,10 +66,12 @@ class Step:
     """One node, as one reading sees it.
 
     Attributes:
-        paths: values of this reading: ``Scaled`` for every node that depends on the input.
+        paths: values of this reading: ``Scaled`` for every node that a path leads through.
         values: values of f: tensors of nodes that do not depend on the input, and of all nodes where f runs.
-        fixed: gives a coefficient or weight (a node that does not depend on the input) as this reading takes it.
-        names: parameter or buffer name behind each placeholder node.
+        fixed: gives a weight or coefficient (a node that does not depend on the input), or a factor, as this reading
+            takes it.
+        trace: the graph; of it, the names behind placeholder nodes and the factors (see ``factors.py``).
+        reuse: place of the argument whose path value may be written over; None: of none.
     """
 
     node: fx.Node
@@ -73,7 +79,8 @@ class Step:
     paths: dict[fx.Node, Any]
     values: dict[fx.Node, Any]
     fixed: Callable[[fx.Node], Tensor]
-    names: dict[fx.Node, str]
+    trace: Trace
+    reuse: int | None
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -86,11 +93,19 @@ class Step:
         return self.node.kwargs.get(name, default)
 
     def path(self, index: int = 0) -> Scaled:
-        """The path value of an argument that depends on the input."""
+        """The path value of an argument."""
         return self.paths[self.args[index]]
 
     def is_path(self, argument: Any) -> bool:
         return isinstance(argument, fx.Node) and argument in self.paths
+
+    def is_factor(self, argument: Any) -> bool:
+        return isinstance(argument, fx.Node) and argument in self.trace.factors
+
+    def refuse_factors(self, arguments: Iterable[Any]) -> None:
+        """Beside an activation a factor would be lost: paths to it there are none."""
+        if any(self.is_factor(argument) for argument in arguments):
+            raise unknown(self.node, "of an activation and a factor, which carries no path")
 
     def raw(self, argument: Any) -> Any:
         """The value in f of an argument: a node's tensor, or the plain value itself."""
@@ -99,12 +114,34 @@ class Step:
     def linear(self, value: Scaled, function: Callable[[Tensor], Tensor], bits: float) -> Scaled:
         """Apply a linear map with non-negative coefficients.
 
-        Where paths are counted, coefficients are 0 or 1 and ``bits`` bounds the growth; otherwise the result is
-        measured.
+        Where paths are counted, coefficients are 0 or 1 and ``bits`` bounds the growth (of a factor there is no
+        bound: infinity); otherwise the result is measured.
         """
         if self.reading.power == 0:
             return value.map(function, bits)
         return Scaled(function(value.mantissa), value.exponent).measured()
+
+    def weighted(
+        self, value: Scaled, node: fx.Node, weight: Tensor, function: Callable[[Tensor, Tensor], Tensor], terms: int
+    ) -> Scaled:
+        """Like :meth:`linear`, for ``function(mantissa, weight)``, linear in both.
+
+        Args:
+            node: where ``weight`` comes from.
+            terms: how many products the function sums at most in one number.
+        """
+        bits = math.inf if self.is_factor(node) else math.log2(max(1, terms))
+        exponent = self.reading.exponents.get(self.trace.parameter(node) or "")
+        if exponent is not None:
+            out = value.times(weight, function, bits)
+            return Scaled(out.mantissa, out.exponent + exponent, out.growth)
+        if self.reading.power == 0 and bits < math.inf:
+            return value.times(weight, function, bits)
+        return Scaled(function(value.mantissa, weight), value.exponent).measured()
+
+    def may_write(self, value: Scaled, shape: tuple[int, ...]) -> bool:
+        """Whether a value that nobody reads any more can take a result of ``shape``."""
+        return value.mantissa.shape == shape and writable(value.mantissa)
 
     def result_shape(self) -> tuple[int, ...]:
         return tuple(self.node.meta["val"].shape)

@@ -38,10 +38,25 @@ class Scaled:
         """The same value with the largest mantissa in [0.5, 1). The factor is a constant to autograd."""
         if self.mantissa.numel() == 0:
             return Scaled(self.mantissa, self.exponent, 0.0)
-        peak = self.mantissa.detach().abs().amax()
-        shift = torch.frexp(peak).exponent.clamp(min=-125)  # 2**-shift itself must not overflow
-        exponent = torch.where(peak > 0, self.exponent + shift, FLOOR)
+        shift, exponent = self._shift()
         return Scaled(self.mantissa * power_of_two(-shift, self.mantissa), exponent, 0.0)
+
+    def times(self, weight: Tensor, function: Callable[[Tensor, Tensor], Tensor], bits: float) -> Scaled:
+        """``function(mantissa, weight)``, linear in both, that makes the largest magnitude at most 2**bits larger.
+
+        If that might overflow, the weight is scaled down instead of the mantissa: a pass over the activations less.
+        """
+        if self.growth + bits <= HEADROOM:
+            return Scaled(function(self.mantissa, weight), self.exponent, self.growth + bits)
+        shift, exponent = self._shift()
+        return Scaled(function(self.mantissa, weight * power_of_two(-shift, weight)), exponent, bits)
+
+    def _shift(self) -> tuple[Tensor, Tensor]:
+        """The exponent of the largest mantissa, and what this value's exponent is once it is taken out."""
+        low, high = self.mantissa.detach().aminmax()
+        peak = torch.maximum(-low, high)
+        shift = torch.frexp(peak).exponent.clamp(min=-125)  # 2**-shift itself must not overflow
+        return shift, torch.where(peak > 0, self.exponent + shift, FLOOR)
 
     def map(self, function: Callable[[Tensor], Tensor], bits: float = 0.0) -> Scaled:
         """Apply a linear function that makes the largest magnitude at most ``2**bits`` times larger."""
@@ -60,12 +75,14 @@ class Scaled:
             return math.inf
 
 
-def add(values: list[Scaled]) -> Scaled:
-    """The sum of values of one shape (or broadcastable)."""
+def add(values: list[Scaled], over: int | None = None) -> Scaled:
+    """The sum of values of one shape (or broadcastable); it may be written over the value at ``over``."""
     aligned = align(values)
+    if over is not None:
+        aligned[0], aligned[over] = aligned[over], aligned[0]
     total = aligned[0].mantissa
     for value in aligned[1:]:
-        total = total + value.mantissa
+        total = total + value.mantissa if over is None else total.add_(value.mantissa)
     growth = max(v.growth for v in aligned) + math.log2(len(values))
     return Scaled(total, aligned[0].exponent, growth)
 
@@ -77,12 +94,17 @@ def align(values: list[Scaled]) -> list[Scaled]:
     """
     first = values[0].exponent
     if all(v.exponent is first for v in values):
-        return values
-    values = [v if v.growth == 0.0 else v.measured() for v in values]
+        return list(values)
+    values = [v.measured() if v.growth == math.inf else v for v in values]
     top = torch.stack([v.exponent for v in values]).amax()
-    return [Scaled(v.mantissa * power_of_two(v.exponent - top, v.mantissa), top, 0.0) for v in values]
+    return [Scaled(v.mantissa * power_of_two(v.exponent - top, v.mantissa), top, v.growth) for v in values]
 
 
 def power_of_two(exponent: Tensor, like: Tensor) -> Tensor:
     """``2**exponent``, exactly, in the dtype of ``like``; zero where it underflows."""
     return torch.ldexp(torch.ones((), dtype=like.dtype, device=like.device), exponent)
+
+
+def writable(tensor: Tensor) -> bool:
+    """Not expanded: every element lies in a place of its own."""
+    return all(stride or size == 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))

@@ -69,6 +69,7 @@ def pad(step: Step) -> Scaled:
 def cat(step: Step) -> Scaled:
     """Parts that do not depend on the input (a class token) carry no path: zeros."""
     nodes, dim = step.args[0], step.option(1, "dim", 0)
+    step.refuse_factors(nodes)
     parts = align([step.paths[n] for n in nodes if step.is_path(n)])
     queue = iter(parts)
     like = parts[0].mantissa

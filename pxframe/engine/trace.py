@@ -12,6 +12,9 @@ from torch.func import functional_call, functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from pxframe.attention import math_attention
+from pxframe.engine.factors import find_factors, masks, needed
+from pxframe.engine.reuse import find_reuse
 from pxframe.errors import PxframeError
 from pxframe.preserve import evaluating
 
@@ -26,9 +29,12 @@ class Trace:
         parameters: the names among those that are parameters.
         constants: name of a ``get_attr`` node's target -> tensor.
         inputs: the node of the model's input.
-        outputs: nodes of the floating-point output tensors.
+        outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
         active: nodes whose value depends on the input.
+        paths: those of them whose path value some output needs. What only forms a factor is not among them.
+        factors: those of them that multiply such values, and carry no path themselves.
         last_use: node -> nodes whose values nobody reads after it.
+        reuse: nodes that may be computed in place, and the place of the argument to write over.
     """
 
     nodes: list[fx.Node]
@@ -38,7 +44,21 @@ class Trace:
     inputs: fx.Node
     outputs: list[fx.Node]
     active: frozenset[fx.Node]
+    paths: frozenset[fx.Node]
+    factors: frozenset[fx.Node]
     last_use: dict[fx.Node, list[fx.Node]]
+    reuse: dict[fx.Node, int]
+
+    def parameter(self, node: Any) -> str | None:
+        """Name of the parameter behind a node, which may have been moved about (transposed, split) before use."""
+        while isinstance(node, fx.Node):
+            if node in self.tensors:
+                name = self.tensors[node]
+                return name if name in self.parameters else None
+            if node in self.active or not node.all_input_nodes:
+                return None
+            node = node.all_input_nodes[0]
+        return None
 
 
 def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
@@ -55,7 +75,7 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
         leaves = pytree.tree_leaves(output)
         return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), math_attention(), torch.no_grad():
         try:
             module = make_fx(functionalize(forward, remove="mutations"))(list(tensors.values()), inputs)
         except Exception as error:
@@ -82,6 +102,10 @@ def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) 
     outputs = [n for n in outputs if n in active]
     if not outputs:
         raise PxframeError("no floating-point output of the model depends on its input")
+    factors = find_factors(body, active)
+    outputs = [n for n in outputs if n not in factors]
+    paths, factors_used = needed(body, active, factors, outputs)
+    last_use = _last_use(body, active, keep=set(outputs))
     return Trace(
         nodes=body,
         tensors=dict(zip(placeholders[:-1], names, strict=True)),
@@ -90,15 +114,18 @@ def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) 
         inputs=inputs,
         outputs=outputs,
         active=frozenset(active),
-        last_use=_last_use(body, keep=set(outputs)),
+        paths=paths,
+        factors=factors_used,
+        last_use=last_use,
+        reuse=find_reuse(body, inputs, active, last_use),
     )
 
 
-def _last_use(nodes: list[fx.Node], keep: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+def _last_use(nodes: list[fx.Node], active: set[fx.Node], keep: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     last: dict[fx.Node, list[fx.Node]] = {}
     seen = set(keep)
     for node in reversed(nodes):
-        freed = [n for n in (*node.all_input_nodes, node) if n not in seen]
+        freed = [n for n in (*node.all_input_nodes, *masks(node, active), node) if n not in seen]
         last[node] = list(dict.fromkeys(freed))
         seen.update(freed)
     return last

@@ -2,12 +2,8 @@
 
 import pytest
 import torch
-from oracle import Network, measure
+from cases import CHECKS, make_case
 from torch import nn
-
-import pxframe
-from pxframe.engine.paths import jacobian_norms
-from pxframe.net import Net
 
 
 class Residual(nn.Module):
@@ -102,56 +98,13 @@ CASES = {
 }
 
 
-@pytest.fixture(params=[(case, masked) for case in CASES for masked in (False, True)], ids=str)
+@pytest.fixture(params=[(case, masked) for case in CASES for masked in (False, True)], ids=str, scope="module")
 def case(request):
-    """Model, data, masks, the oracle's four quantities."""
     name, masked = request.param
     torch.manual_seed(len(name))
-    model, shape, build = CASES[name]()
-    model.double()
-    for key, parameter in model.named_parameters():
-        if key.endswith("bias"):
-            nn.init.normal_(parameter, std=0.3)
-    samples = torch.randn(3, *shape, dtype=torch.float64)
-    weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
-    masks = {
-        n: torch.rand(p.shape) < 0.7 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()
-    }
-    table = {
-        (n, i): float(v) for n, p in weights.items() for i, v in enumerate((p.detach() * masks[n]).flatten().tolist())
-    }
-    network = Network(table)
-    outputs = build(network, {n: t.detach() for n, t in model.state_dict().items()})
-    flat = [x.flatten().tolist() for x in samples]
-    kept = lambda key: bool(masks[key[0]].flatten()[key[1]])  # noqa: E731
-    return model, samples, masks, measure(network, flat, outputs, kept)
+    return make_case(*CASES[name](), masked)
 
 
-def as_table(scores):
-    return {(n, i): float(v) for n, s in scores.items() for i, v in enumerate(s.flatten().tolist())}
-
-
-def check_close(found, expected):
-    top = max(expected.values())
-    assert top > 0
-    for key, value in as_table(found).items():
-        assert value == pytest.approx(expected.get(key, 0.0), rel=1e-9, abs=1e-12 * top), key
-
-
-def test_frobenius_norms_equal_the_enumeration(case):
-    model, samples, masks, (jvf, jtheta, _, _) = case
-    batches = [(samples[:2], None), (samples[2:], None)]
-    found = tuple(float(norm) for norm in jacobian_norms(Net(model, masks), batches))
-    assert found == pytest.approx((jvf, jtheta), rel=1e-9)
-
-
-def test_px_scores_equal_equation_9(case):
-    model, samples, masks, (_, _, scores, _) = case
-    found = pxframe.score(model, [(samples[:1], None), (samples[1:], None)], scorer="px", masks=masks)
-    check_close(found, scores)
-
-
-def test_joint_scores_equal_the_enumeration(case):
-    model, samples, masks, (_, _, _, joint) = case
-    batches = [(samples[:1], None), (samples[1:], None)]
-    check_close(pxframe.score(model, batches, scorer="px", variant="joint", masks=masks), joint)
+@pytest.mark.parametrize("check", CHECKS)
+def test_path_quantities_equal_the_enumeration(case, check):
+    CHECKS[check](case)

@@ -24,49 +24,6 @@ def batches():
     return [(torch.randn(4, 2, 6, 6, dtype=torch.float64), torch.arange(4) % 3) for _ in range(2)]
 
 
-def losses(model, batches, loss=F.cross_entropy):
-    """Sum over batches; BN in the model's mode, its running statistics left alone."""
-    state = {n: t.clone() for n, t in model.state_dict().items()}
-    total = sum(float(loss(model(x), y)) for x, y in batches)
-    model.load_state_dict(state)
-    return total
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("masked", [True, False])
-def test_snip_equals_central_differences_of_the_loss_in_the_mask(model, batches, training, masked):
-    model.train(training)
-    weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
-    masks = {
-        n: torch.rand(p.shape) < 0.6 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()
-    }
-    found = pxframe.score(model, batches, scorer="snip", masks=masks)
-    for name, parameter in weights.items():
-        theta = parameter.detach().clone()
-        others = {n: p.detach().clone() for n, p in weights.items()}
-        for index in range(theta.numel()):
-            values = []
-            for step in (1e-5, -1e-5):
-                with torch.no_grad():
-                    for n, p in weights.items():
-                        p.copy_(others[n] * masks[n])
-                    m = masks[name].flatten()[index].double() + step
-                    parameter.view(-1)[index] = theta.view(-1)[index] * m
-                    values.append(losses(model, batches))
-            difference = abs(values[0] - values[1]) / 2e-5
-            assert found[name].view(-1)[index] == pytest.approx(difference, rel=1e-5, abs=1e-9)
-        with torch.no_grad():
-            for n, p in weights.items():
-                p.copy_(others[n])
-
-
-def test_snip_takes_another_loss(model, batches):
-    model.eval()
-    own = pxframe.score(model, batches, scorer="snip", loss=lambda out, y: 3 * F.cross_entropy(out, y))
-    plain = pxframe.score(model, batches, scorer="snip")
-    assert all(torch.allclose(own[n], 3 * plain[n]) for n in plain)
-
-
 @pytest.mark.parametrize(("scorer", "power"), [("synflow", 1), ("synflow_l2", 2)])
 def test_synflow_equals_autograd_of_the_rewritten_network(model, batches, scorer, power):
     """The papers' own way: rewrite the layers, feed ones, differentiate."""

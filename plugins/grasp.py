@@ -1,0 +1,74 @@
+"""GraSP (gradient signal preservation): keeps the weights whose removal would weaken the gradient flow."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+import pxframe
+from pxframe.attention import math_attention
+from pxframe.preserve import seeded
+
+
+@dataclass
+class GraSP(pxframe.Scorer):
+    """s = theta * (H g), signed: g and H are gradient and Hessian of theta -> L(theta m), L summed over batches.
+
+    Wang, Zhang, Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, Algorithms 1
+    and 2: taking a weight to zero changes the gradient's squared norm by -2 s to first order; their score is -s, the
+    highest removed. Pruned weights are no part of that norm and score 0. The paper scores ten images per class, once.
+
+    Shape: the weight's. Two passes over the batches, the second for H g = sum of d<dL_b/dtheta, g>/dtheta with g
+    constant, so that one batch's graph is in memory at a time, a few times that of a training step.
+
+    Args:
+        temperature: the network's output is divided by it before the loss (all floating tensors of it, where the output
+            is a list or dict).
+    """
+
+    temperature: float = 200.0
+
+    name = "grasp"
+    needs = "labels"
+
+    def __post_init__(self):
+        if not (isinstance(self.temperature, (int, float)) and 0 < self.temperature < float("inf")):
+            raise pxframe.PxframeError(f"grasp: temperature must be a positive number, got {self.temperature!r}")
+
+    def score(self, net, batches):
+        net, batches = self._tempered(net), list(batches)
+        weights = net.masked()
+        product = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        seed = int(torch.randint(2**31, ()))  # of both passes: H and g are of one function, dropout or not
+        with math_attention():
+            with seeded(seed, net.device):
+                gradients = net.gradients(batches)
+            gradients = {name: gradient * net.masks[name] for name, gradient in gradients.items()}
+            with seeded(seed, net.device):
+                for batch in batches:
+                    for name, part in net.hessian_product(batch, weights, gradients).items():
+                        product[name] += part
+        return {name: weight * product[name] for name, weight in weights.items()}
+
+    def _tempered(self, net):
+        """The same net, its loss on outputs divided by the temperature."""
+        tempered = copy.copy(net)
+        tempered.loss = lambda output, target: net.loss(self._divided(output), target)
+        return tempered
+
+    def _divided(self, output):
+        leaves, structure = pytree.tree_flatten(output)
+        floating = [isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves]
+        if not any(floating):
+            raise pxframe.PxframeError(
+                f"grasp: the model's output, a {type(output).__name__}, has no tensor to divide by the temperature"
+            )
+        leaves = [leaf / self.temperature if f else leaf for leaf, f in zip(leaves, floating, strict=True)]
+        return pytree.tree_unflatten(leaves, structure)
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.scorer(GraSP)

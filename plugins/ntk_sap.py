@@ -1,0 +1,112 @@
+"""NTK-SAP: keeps the weights whose removal would change the trace of the Neural Tangent Kernel most."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+import pxframe
+
+
+@dataclass
+class NTKSAP(pxframe.Scorer):
+    """s = |dL/dm|, L = sum over draws and samples of ||f(z; theta * m) - f(z; (theta + eps * Delta) * m)||^2.
+
+    Wang, Li, Sun, "NTK-SAP: Improving Neural Network Pruning by Aligning Training Dynamics", ICLR 2023. Over Delta,
+    L / eps^2 is on average ||d f(z; theta * m) / d theta||_F^2, the trace of the NTK, up to O(eps).
+
+    z ~ N(0, 1) has the shape ``[N, C, ...]`` of the first input batch, of which nothing else is read; Delta ~ N(0, 1)
+    has that of every prunable weight, one for all samples of a draw. Both passes normalise in BN by the statistics of
+    what they are given; everything else is in eval mode. All floating-point outputs of the model count. Every round
+    draws anew, on the CPU, so that a seed gives the same ticket on every device.
+
+    Args:
+        eps: size of the perturbation, > 0.
+        draws: R, how many times z and Delta (and theta) are drawn, >= 1.
+        redraw: True: theta of every prunable weight is drawn for every draw (Kaiming normal, fan in), as the paper does
+            at random initialisation; False: the model's own theta, for pre-trained weights.
+    """
+
+    eps: float = 0.01
+    draws: int = 1
+    redraw: bool = False
+
+    name = "ntk_sap"
+    needs = "inputs"
+    rounds = 100
+
+    def __post_init__(self):
+        number = isinstance(self.eps, (int, float)) and not isinstance(self.eps, bool)
+        if not (number and 0 < self.eps < math.inf):
+            raise pxframe.PxframeError(f"ntk_sap: eps must be a number above 0, got {self.eps!r}")
+        if not isinstance(self.draws, int) or isinstance(self.draws, bool) or self.draws < 1:
+            raise pxframe.PxframeError(f"ntk_sap: draws must be a whole number of at least 1, got {self.draws!r}")
+        if not isinstance(self.redraw, bool):
+            raise pxframe.PxframeError(f"ntk_sap: redraw must be True or False, got {self.redraw!r}")
+
+    def score(self, net, batches):
+        inputs, _ = next(iter(batches))
+        if not inputs.is_floating_point():
+            raise pxframe.PxframeError(f"ntk_sap: inputs of {inputs.dtype} cannot be drawn from a normal distribution")
+        total = {name: torch.zeros_like(weight) for name, weight in net.weights.items()}
+        for _ in range(self.draws):
+            z = _normal(inputs, net.generator)
+            theta = {n: _kaiming(w, net.generator) if self.redraw else w for n, w in net.weights.items()}
+            moved = {n: w + self.eps * _normal(w, net.generator) for n, w in theta.items()}
+            for name, gradient in _gradients(net, z, theta, moved).items():
+                total[name] += gradient
+        return {name: gradient.abs() for name, gradient in total.items()}
+
+
+def _gradients(net, z, theta, moved):
+    """dL/dm of one draw, by name; zero where no output uses the weight."""
+    masks = {name: mask.to(theta[name].dtype).requires_grad_() for name, mask in net.masks.items()}
+    with net.evaluating(), _BatchStatistics():
+        pair = [_outputs(net, z, {n: w * masks[n] for n, w in weights.items()}) for weights in (theta, moved)]
+    distance = torch.stack([(a - b).square().sum() for a, b in zip(*pair, strict=True)]).sum()
+    found = torch.autograd.grad(distance, list(masks.values()), allow_unused=True, materialize_grads=True)
+    return dict(zip(masks, found, strict=True))
+
+
+def _outputs(net, z, weights):
+    try:
+        leaves = pytree.tree_leaves(net(z, weights))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise pxframe.PxframeError(
+            f"ntk_sap: BN cannot normalise by the statistics of an input of shape {tuple(z.shape)}: a layer gets one "
+            f"value per channel; give larger batches or images"
+        ) from error
+    floating = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    if not any(leaf.requires_grad for leaf in floating):
+        raise pxframe.PxframeError("ntk_sap: no floating-point output of the model depends on its prunable weights")
+    return floating
+
+
+class _BatchStatistics(TorchFunctionMode):
+    """BN normalises by the statistics of its batch, in whatever mode its module is; running statistics are not read."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.batch_norm:
+            args, kwargs = (args[0], None, None, *args[3:]), {**kwargs, "training": True}
+        return func(*args, **kwargs)
+
+
+def _normal(like, generator):
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def _kaiming(like, generator):
+    drawn = torch.empty(like.shape, dtype=like.dtype)
+    return nn.init.kaiming_normal_(drawn, generator=generator).to(like.device)
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.scorer(NTKSAP)

@@ -1,0 +1,57 @@
+"""Which operations may write over their input, because nobody reads it any more.
+
+Tracing makes every operation one that fills fresh memory, which costs more than the operation itself. Where gradients
+are not recorded, activations and sums are done in place again, in f as in the path networks beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, fx
+
+from pxframe.engine.rules import operation
+from pxframe.engine.scaled import writable
+
+IN_PLACE = frozenset(("relu", "add"))
+#: Operations whose result lies in memory of its own, in f and in every reading. Any other may hand on its input's.
+_FRESH = frozenset(
+    (
+        *("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "mean", "sum", "cat"),
+        *("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "upsample_bilinear2d"),
+    )
+)
+
+
+def find_reuse(
+    nodes: list[fx.Node], inputs: fx.Node, active: set[fx.Node], last_use: Mapping[fx.Node, list[fx.Node]]
+) -> dict[fx.Node, int]:
+    """The nodes of :data:`IN_PLACE` that may work in place, and the place of the argument to write over."""
+    dies = {node: at for at, user in enumerate(nodes) for node in last_use[user] if node is not inputs}
+    memory: dict[fx.Node, set[fx.Node]] = {inputs: {inputs}}  # of a node: the nodes that may have allocated it
+    holders: dict[fx.Node, list[fx.Node]] = {inputs: [inputs]}  # the other way round
+    reuse: dict[fx.Node, int] = {}
+    for at, node in enumerate(nodes):
+        if node not in active:
+            continue
+        shared: set[fx.Node] = (
+            set()
+            if operation(node) in _FRESH
+            else {node}.union(*(memory[n] for n in node.all_input_nodes if n in active))
+        )
+        memory[node] = shared or {node}
+        if operation(node) in IN_PLACE:
+            for index, source in enumerate(node.args[:2]):
+                if not (isinstance(source, fx.Node) and source in active and _like(source, node)):
+                    continue
+                if all(dies.get(n, len(nodes)) <= at for root in memory[source] for n in holders[root]):
+                    reuse[node] = index
+                    break
+        for root in memory[node]:
+            holders.setdefault(root, []).append(node)
+    return reuse
+
+
+def _like(source: fx.Node, node: fx.Node) -> bool:
+    a, b = source.meta["val"], node.meta["val"]
+    return isinstance(a, Tensor) and a.shape == b.shape and a.dtype == b.dtype and writable(a)

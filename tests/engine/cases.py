@@ -1,0 +1,108 @@
+"""A tiny float64 model beside the enumeration of all its paths (``oracle``), and what must then agree."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pytest
+import torch
+from oracle import Network, measure, measure_open
+from torch import nn
+
+import pxframe
+from pxframe.engine.paths import contract, jacobian_norms, open_paths, saliencies
+from pxframe.net import Net
+
+
+@dataclass
+class Case:
+    model: nn.Module
+    samples: torch.Tensor
+    masks: dict
+    network: Network
+    outputs: list
+
+    @property
+    def batches(self):
+        return [(self.samples[:1], None), (self.samples[1:], None)]
+
+    @property
+    def flat(self):
+        return [x.flatten().tolist() for x in self.samples]
+
+    def kept(self, key):
+        return bool(self.masks[key[0]].flatten()[key[1]])
+
+    @cached_property
+    def measured(self):
+        return measure(self.network, self.flat, self.outputs, self.kept)
+
+
+def make_case(model, shape, build, masked, samples=3):
+    """``build(network, state)`` writes the model out unit by unit and returns its output units."""
+    model.double()
+    for key, parameter in model.named_parameters():
+        if key.endswith("bias"):
+            nn.init.normal_(parameter, std=0.3)
+    data = torch.randn(samples, *shape, dtype=torch.float64)
+    weights = {n: p for n, p in model.named_parameters() if p.ndim > 1}
+    masks = {
+        n: torch.rand(p.shape) < 0.7 if masked else torch.ones(p.shape, dtype=torch.bool) for n, p in weights.items()
+    }
+    table = {
+        (n, i): float(v) for n, p in weights.items() for i, v in enumerate((p.detach() * masks[n]).flatten().tolist())
+    }
+    network = Network(table)
+    outputs = build(network, {n: t.detach() for n, t in model.state_dict().items()})
+    return Case(model, data, masks, network, outputs)
+
+
+def check_output(case):
+    """The network that is enumerated is the model."""
+    found = Net(case.model.eval(), case.masks)(case.samples).detach().flatten(1)
+    for x, output in zip(case.flat, found, strict=True):
+        case.network.run(x)
+        values = [case.network.units[k].value for k in case.outputs]
+        assert values == pytest.approx(output.tolist(), rel=1e-9, abs=1e-12)
+
+
+def check_norms(case):
+    found = tuple(float(norm) for norm in jacobian_norms(Net(case.model, case.masks), case.batches))
+    assert found == pytest.approx(case.measured[:2], rel=1e-9)
+
+
+def check_px(case):
+    _check_scores(pxframe.score(case.model, case.batches, scorer="px", masks=case.masks), case.measured[2])
+
+
+def check_joint(case):
+    found = pxframe.score(case.model, case.batches, scorer="px", variant="joint", masks=case.masks)
+    _check_scores(found, case.measured[3])
+
+
+def check_open_paths(case, power):
+    """h for power 2; SynFlow's network for power 1."""
+    values, scores = measure_open(case.network, case.outputs, power, case.kept)
+    net = Net(case.model, case.masks)
+    found, weights = open_paths(net, case.samples, power, leaves=True)
+    numbers = found[0].mantissa.detach().flatten() * 2.0 ** int(found[0].exponent)
+    assert numbers.tolist() == pytest.approx(values, rel=1e-9)
+    _check_scores(saliencies(net, contract(found), weights), scores)
+
+
+CHECKS = {
+    "output": check_output,
+    "norms": check_norms,
+    "px": check_px,
+    "joint": check_joint,
+    "open_1": lambda case: check_open_paths(case, 1),
+    "open_2": lambda case: check_open_paths(case, 2),
+}
+
+
+def _check_scores(found, expected):
+    top = max(expected.values())
+    assert top > 0
+    for name, scores in found.items():
+        for index, value in enumerate(scores.flatten().tolist()):
+            expectation = pytest.approx(expected.get((name, index), 0.0), rel=1e-9, abs=1e-12 * top)
+            assert value == expectation, (name, index)
