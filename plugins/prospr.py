@@ -53,8 +53,8 @@ class ProsPr(Snip):
             if not valid:
                 raise pxframe.PxframeError(f"prospr: {option} must be {what}, got {getattr(self, option)!r}")
 
-    def gradients(self, net, batches):
-        """dL(w_M; D_M)/dw_0 by name, or what the first order takes for it."""
+    def gradients(self, net, batches, values=None):
+        """dL(w_M; D_M)/dw_0 of all parameters, by name, or what the first order takes for it."""
         *training, last = self._read(batches)
         with math_attention() if self.order == "full" else nullcontext():
             return self._through(net, training, last)

@@ -1,6 +1,9 @@
 """SNIP: keeps the weights whose removal would change the loss most, to first order."""
 
+import torch
+
 import pxframe
+from pxframe.channels import channel_parameters, channel_sums
 
 
 class Snip(pxframe.Scorer):
@@ -10,10 +13,10 @@ class Snip(pxframe.Scorer):
     The model runs in the mode it is in: in training mode BN takes the batch's statistics, as the paper does.
     Shape: the weight's. A pruned weight is scored as well, by what its return would change.
 
-    ``score_channels`` has one mask entry per output channel instead, shape ``[weight.shape[0]]``:
-    |sum over the channel's kept weights of theta * dL/d(theta m)|, the magnitude after the sum; over all its weights
-    where the whole channel is pruned. Van Amersfoort, Alizadeh, Farquhar, Lane, Gal, "Single Shot Structured Pruning
-    Before Training" (3SP), 2020.
+    ``score_channels``, shape ``[weight.shape[0]]``: |dL/dc| of a mask entry c on each output channel, behind the batch
+    norm if one follows at once (:mod:`pxframe.channels`): |sum over p of p * dL/dp|, p the norm's gamma and beta, or
+    else the layer's weights and bias. Van Amersfoort, Alizadeh, Farquhar, Lane, Gal, "Single Shot Structured Pruning
+    Before Training" (3SP), 2020. A channel pruned whole is scored by what the return of its weights would change.
     """
 
     name = "snip"
@@ -24,17 +27,20 @@ class Snip(pxframe.Scorer):
         return {name: (weight * gradients[name]).abs() for name, weight in net.weights.items()}
 
     def score_channels(self, net, batches):
-        gradients = self.gradients(net, batches)
+        values = {**net.parameters, **net.masked()}
+        gradients = self.gradients(net, batches, values)
+        inputs, _ = next(iter(batches))
+        parts = channel_parameters(net.trace(inputs[:1]))
+        sums = channel_sums(parts, {name: values[name] * g for name, g in gradients.items()}, net.weights)
         scores = {}
         for name, weight in net.weights.items():
-            kept = net.masks[name].flatten(1)
-            counted = kept | ~kept.any(1, keepdim=True)
-            scores[name] = ((weight * gradients[name]).flatten(1) * counted).sum(1).abs()
+            back = (weight * gradients[name]).flatten(1).sum(1)
+            scores[name] = torch.where(net.masks[name].flatten(1).any(1), sums[name], back).abs()
         return scores
 
-    def gradients(self, net, batches):
-        """dL/d(theta m) by name, summed over batches: where methods of this family differ."""
-        return net.gradients(batches)
+    def gradients(self, net, batches, values=None):
+        """dL/dp by name, summed over batches, at ``values`` (default: theta m). Where methods of this family differ."""
+        return net.gradients(batches, values)
 
 
 @pxframe.hookimpl

@@ -8,9 +8,9 @@ import torch
 from oracle import Network, measure, measure_open
 from torch import nn
 
-import pxframe
 from pxframe.engine.paths import contract, jacobian_norms, open_paths, saliencies
 from pxframe.net import Net
+from pxframe_plugins.px import PX
 
 
 @dataclass
@@ -20,6 +20,11 @@ class Case:
     masks: dict
     network: Network
     outputs: list
+
+    @cached_property
+    def net(self):
+        """One for all checks: it keeps its traces."""
+        return Net(self.model, self.masks)
 
     @property
     def batches(self):
@@ -39,7 +44,7 @@ class Case:
 
 def make_case(model, shape, build, masked, samples=3):
     """``build(network, state)`` writes the model out unit by unit and returns its output units."""
-    model.double()
+    model.double().eval()
     for key, parameter in model.named_parameters():
         if key.endswith("bias"):
             nn.init.normal_(parameter, std=0.3)
@@ -58,7 +63,7 @@ def make_case(model, shape, build, masked, samples=3):
 
 def check_output(case):
     """The network that is enumerated is the model."""
-    found = Net(case.model.eval(), case.masks)(case.samples).detach().flatten(1)
+    found = case.net(case.samples).detach().flatten(1)
     for x, output in zip(case.flat, found, strict=True):
         case.network.run(x)
         values = [case.network.units[k].value for k in case.outputs]
@@ -66,27 +71,25 @@ def check_output(case):
 
 
 def check_norms(case):
-    found = tuple(float(norm) for norm in jacobian_norms(Net(case.model, case.masks), case.batches))
+    found = tuple(float(norm) for norm in jacobian_norms(case.net, case.batches))
     assert found == pytest.approx(case.measured[:2], rel=1e-9)
 
 
 def check_px(case):
-    _check_scores(pxframe.score(case.model, case.batches, scorer="px", masks=case.masks), case.measured[2])
+    _check_scores(PX().score(case.net, case.batches), case.measured[2])
 
 
 def check_joint(case):
-    found = pxframe.score(case.model, case.batches, scorer="px", variant="joint", masks=case.masks)
-    _check_scores(found, case.measured[3])
+    _check_scores(PX(variant="joint").score(case.net, case.batches), case.measured[3])
 
 
 def check_open_paths(case, power):
     """h for power 2; SynFlow's network for power 1."""
     values, scores = measure_open(case.network, case.outputs, power, case.kept)
-    net = Net(case.model, case.masks)
-    found, weights = open_paths(net, case.samples, power, leaves=True)
+    found, weights = open_paths(case.net, case.samples, power, leaves=True)
     numbers = found[0].mantissa.detach().flatten() * 2.0 ** int(found[0].exponent)
     assert numbers.tolist() == pytest.approx(values, rel=1e-9)
-    _check_scores(saliencies(net, contract(found), weights), scores)
+    _check_scores(saliencies(case.net, contract(found), weights), scores)
 
 
 CHECKS = {

@@ -99,6 +99,26 @@ def spread(channels, masks):
     return factors
 
 
+#: What a mask entry on an output channel multiplies in ``small()``: behind the norm, which would undo it in front.
+GATED = {"0.weight": ("1.weight", "1.bias"), "5.weight": ("5.weight", "5.bias")}
+
+
+def gates(channels, masks):
+    """A factor per parameter, from an entry per channel; a whole pruned channel's stands on its weights."""
+    factors = {name: mask.double() for name, mask in masks.items()}
+    for name, entries in channels.items():
+        kept = masks[name].flatten(1).any(1)
+        for gated in {*GATED[name], name}:
+            like = factors.get(gated, torch.ones(len(kept), dtype=torch.float64))
+            shape = (-1, *[1] * (like.ndim - 1))
+            factor = torch.where(kept, entries, 1.0) if gated in GATED[name] else torch.ones_like(entries)
+            if gated == name:
+                like = torch.where(kept.view(shape), like, 1.0)
+                factor = torch.where(kept, factor, entries)
+            factors[gated] = like * factor.view(shape)
+    return factors
+
+
 def channel_entries(masks):
     """The mask's entry per channel: 1 where anything is left, 0 where nothing."""
     return {name: mask.flatten(1).any(1).double() for name, mask in masks.items()}
@@ -135,7 +155,7 @@ def test_channel_scores_of_snip_are_differences_in_a_factor_per_channel(model, b
     model.train(training)
     masks = make_masks(model, masked)
     expected = differences(
-        lambda c: total_loss(with_factors(model, spread(c, masks)), batches), channel_entries(masks), step=1e-7
+        lambda c: total_loss(with_factors(model, gates(c, masks)), batches), channel_entries(masks), step=1e-7
     )
     agree(channel_scores(model, batches, masks, "snip"), {n: d.abs() for n, d in expected.items()}, rtol=1e-4)
 
@@ -274,7 +294,7 @@ def test_prospr_is_differences_of_the_final_loss_through_training(model, batches
     expected = differences(final_loss, masks)
     found = pxframe.score(model, batches, scorer=options, masks=masks)
     agree(found, {n: d.abs() for n, d in expected.items()})
-    expected = differences(lambda c: final_loss(spread(c, masks)), channel_entries(masks), step=1e-7)
+    expected = differences(lambda c: final_loss(gates(c, masks)), channel_entries(masks), step=1e-7)
     agree(channel_scores(model, batches, masks, options), {n: d.abs() for n, d in expected.items()}, rtol=1e-4)
 
 
@@ -285,14 +305,14 @@ def test_prospr_first_order_is_theta_times_the_final_gradient(model, batches, st
     later = trained(with_factors(model, masks), masks, batches, momentum, lr=0.3)
     later.zero_grad()
     F.cross_entropy(later(batches[-1][0]), batches[-1][1]).backward()
-    signed = {n: later.get_parameter(n).grad * model.get_parameter(n).detach() for n in masks}
+    signed = {n: p.grad * model.get_parameter(n).detach() for n, p in later.named_parameters()}
     options = {"type": "prospr", "steps": steps, "momentum": momentum, "order": "first", "lr": 0.3}
     found = pxframe.score(model, batches, scorer=options, masks=masks)
-    agree(found, {n: s.abs() for n, s in signed.items()}, rtol=1e-9)
-    sums = {
-        n: torch.stack([(c * (m if m.any() else 1)).sum() for c, m in zip(s, masks[n], strict=True)]).abs()
-        for n, s in signed.items()
-    }
+    agree(found, {n: signed[n].abs() for n in masks}, rtol=1e-9)
+    sums = {}
+    for n, mask in masks.items():
+        gated = sum((signed[p] * masks.get(p, 1)).flatten(1).sum(1) if p == n else signed[p] for p in GATED[n])
+        sums[n] = torch.where(mask.flatten(1).any(1), gated, signed[n].flatten(1).sum(1)).abs()
     agree(channel_scores(model, batches, masks, options), sums, rtol=1e-9)
 
 
