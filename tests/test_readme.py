@@ -1,5 +1,6 @@
 """The README's code runs, and what it names is there."""
 
+import inspect
 import json
 import os
 import re
@@ -11,14 +12,18 @@ from pathlib import Path
 import pytest
 
 import pxframe
+from pxframe.registry import SCORERS
 from pxframe_tools import cli, transfer
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+METHODS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+
+
+def blocks(language, text=TEXT):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_python_tour_runs(tmp_path):
@@ -26,6 +31,23 @@ def test_the_python_tour_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert pxframe.Ticket.load(tmp_path / "px.safetensors").sparsity == pytest.approx(0.9, abs=1e-4)
+
+
+def test_the_axes_of_pruning_run():
+    (code,) = blocks("python", METHODS)
+    exec(code, {})
+
+
+def test_the_methods_page_lists_every_scorer_its_options_and_rounds():
+    rows = {
+        cells[0].strip("` "): cells
+        for cells in (line.strip("|").split("|") for line in METHODS.replace("\\|", "!").splitlines())
+    }
+    for name in pxframe.scorers():
+        scorer = SCORERS.get(name)
+        assert rows[name][-1].strip() == str(scorer.rounds), name
+        options = set(inspect.signature(scorer).parameters) - {"args", "kwargs"}
+        assert set(re.findall(r"`(\w+)[`=]", rows[name][3])) == options, name
 
 
 def test_the_scorer_is_the_tested_one():

@@ -103,7 +103,7 @@ class _Network:
         self.paths: dict[fx.Node, Any] = {trace.inputs: start}
         self._trace, self._reading, self._values, self._reuse = trace, reading, values, reuse
         self._open: dict[fx.Node, Any] = {}  # factors as an open reading has them
-        self._like = start.mantissa
+        self._like = start.mantissa.new_empty(0)  # of the dtype and device of this network
 
     def step(self, node: fx.Node) -> None:
         trace = self._trace

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 import pxframe
 from pxframe.engine.paths import jacobian_norms
@@ -43,7 +44,14 @@ def deeplab():
     )
 
 
-MODELS = {"resnet152": torchvision.models.resnet152, "vgg19": torchvision.models.vgg19, "deeplab": deeplab}
+def vgg19():
+    """Its features; the classifier, most of its weights, is made narrow."""
+    model = torchvision.models.vgg19()
+    model.classifier = nn.Sequential(nn.Linear(512 * 49, 64), nn.ReLU(), nn.Linear(64, 10))
+    return model
+
+
+MODELS = {"resnet152": torchvision.models.resnet152, "vgg19": vgg19, "deeplab": deeplab}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,73 @@
+"""Every method on every model: a finite ticket of exactly the size asked for, or one line that says why not."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import zoo
+
+import pxframe
+
+DOCS = Path(__file__).parent.parent / "docs" / "methods.md"
+BEGIN, END = "<!-- written by tests/test_zoo.py --write-docs -->\n", "<!-- end -->\n"
+#: What refuses what, and a part of the reason: nothing does at present.
+REFUSALS: dict[tuple[str, str], str] = {}
+
+
+@pytest.fixture(scope="module")
+def outcomes(request):
+    """What came of each method on each model; becomes the table in the docs when asked for."""
+    found = {}
+    yield found
+    if request.config.getoption("--write-docs"):
+        text = DOCS.read_text(encoding="utf-8")
+        before, after = text.split(BEGIN)[0], text.split(END)[1]
+        DOCS.write_text(before + BEGIN + table(found) + END + after, encoding="utf-8")
+
+
+def table(found):
+    lines = ["| method | " + " | ".join(zoo.MODELS) + " |", "|---|" + "---|" * len(zoo.MODELS)]
+    lines += [f"| {m} | " + " | ".join(found[m, n] for n in zoo.MODELS) + " |" for m in zoo.METHODS]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("name", zoo.MODELS)
+@pytest.mark.filterwarnings("ignore")
+def test_every_method_runs_or_says_why_not(name, request, outcomes):
+    model = zoo.build(name, full=request.config.getoption("--write-docs"))
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    for method in zoo.METHODS:
+        start = time.perf_counter()
+        try:
+            ticket = zoo.prune(method, name, model)
+        except pxframe.PxframeError as error:
+            refusal = f"{method}: {error}"
+        else:
+            refusal = ""
+        if (method, name) in REFUSALS or refusal:
+            assert REFUSALS.get((method, name), "not expected") in refusal
+            assert "\n" not in refusal
+            outcomes[method, name] = "refused"
+            continue
+        assert ticket.kept == round((1 - zoo.METHODS[method].get("sparsity", 0.5)) * ticket.total), method
+        assert all(t.isfinite().all() for t in ticket.start.values() if t.is_floating_point()), method
+        outcomes[method, name] = f"{time.perf_counter() - start:.1f} s, {len(ticket.emptied)}"
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+
+
+def test_the_table_knows_every_scorer_there_is():
+    named = {options.get("type", method) for method, options in zoo.METHODS.items()}
+    assert named == set(pxframe.scorers())
+
+
+def test_the_table_in_the_docs_is_of_these_methods_and_models():
+    lines = DOCS.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == ["method", *zoo.MODELS]
+    assert [row[0] for row in cells[2:]] == list(zoo.METHODS)
+    refused = {
+        (row[0], name) for row in cells[2:] for name, cell in zip(zoo.MODELS, row[1:], strict=True) if cell == "refused"
+    }
+    assert refused == set(REFUSALS)
