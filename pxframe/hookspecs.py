@@ -69,8 +69,9 @@ def pxframe_round_done(
 ) -> None:
     """A round of pruning has been scored and masked.
 
-    ``scorer`` is its name; ``round`` counts from 1 to ``rounds``; ``density`` is the share of prunable weights now
-    kept; ``scores`` (float) and ``masks`` (bool, true is kept) are the round's, by weight name. Read only.
+    ``scorer`` is its name; ``round`` counts from 1 to ``rounds``; ``density`` is the share of prunable weights (or
+    channels) now kept; ``scores`` (float; one a weight, or one an output channel) and ``masks`` (bool, of the weights'
+    shapes, true is kept) are the round's, by weight name. Read only.
     """
 
 

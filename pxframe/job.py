@@ -13,7 +13,7 @@ from pxframe.device import checked_device
 from pxframe.errors import PxframeError, near, some, within
 from pxframe.files import write_json
 from pxframe.granularity import build_granularity
-from pxframe.pruning import check_sparsity
+from pxframe.plan import check_sparsity
 from pxframe.registry import build
 from pxframe.task import Task
 

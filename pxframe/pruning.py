@@ -11,18 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.checks import check_connected, check_scores, emptied
-from pxframe.distribution import DISTRIBUTIONS, layer_counts
 from pxframe.errors import PxframeError, near, within
 from pxframe.granularity import Granularity, build_granularity
 from pxframe.host import host
 from pxframe.net import Batches, Loss, Net, Train
+from pxframe.plan import Plan
 from pxframe.preserve import seeded
 from pxframe.progress import rounds_bar
 from pxframe.prunable import prunable
 from pxframe.registry import build
-from pxframe.schedule import SCHEDULES
 from pxframe.scorer import Scorer
-from pxframe.threshold import global_masks, layer_masks
 from pxframe.ticket import Ticket
 from pxframe.ticket_file import fingerprint
 from pxframe.versions import versions
@@ -30,7 +28,6 @@ from pxframe.versions import versions
 _log = logging.getLogger(__name__)
 
 AnyScorer = str | Mapping[str, Any] | Scorer
-SCOPES = ("global", "layer")
 
 
 def score(
@@ -118,10 +115,14 @@ def prune(
     method = _build(scorer, options)
     _check_train(method, train)
     unit = build_granularity(granularity)
-    rounds = method.rounds if rounds is None else rounds
-    sparsity = unit.default_sparsity if sparsity is None else sparsity
-    _check_plan(sparsity, rounds, schedule, scope, distribution)
-    unit.check(sparsity, distribution)
+    plan = Plan(
+        unit.default_sparsity if sparsity is None else sparsity,
+        method.rounds if rounds is None else rounds,
+        schedule,
+        scope,
+        distribution,
+        unit,
+    )
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     device = _device(model)
     data = Batches(batches, device)
@@ -129,51 +130,34 @@ def prune(
         example = _example(method, data)
         masks = _checked_masks(model, None, prunable(model, example, exclude))
         net = Net(model, {name: masks[name] for name in unit.names(masks)}, loss, generator, train)
-        total = sum(unit.entries(mask).numel() for mask in net.masks.values())
-        with rounds_bar(f"{method.name} to {sparsity:.2%} sparsity", rounds) as advance:
-            for number in range(1, rounds + 1):
-                where = f"scorer {method.name!r}, round {number} of {rounds}"
-                density = net.density = SCHEDULES[schedule](1.0 - sparsity, number, rounds)
-                candidates = {name: unit.entries(mask) for name, mask in net.masks.items()}
+        with rounds_bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as advance:
+            for number in range(1, plan.rounds + 1):
+                where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
+                net.density = plan.density(number)
                 scores = unit.score(method, net, data)
                 with within(where):
                     net.settle()
-                scores = check_scores(scores, candidates, where)
-                if method.revives:
-                    candidates = {name: torch.ones_like(entries) for name, entries in candidates.items()}
-                ranked = unit.protect(scores, candidates)
-                if scope == "global":
-                    chosen = global_masks(ranked, candidates, round(density * total))
-                else:
-                    available = {name: (c.numel(), int(c.count_nonzero())) for name, c in candidates.items()}
-                    shapes = {name: weight.shape for name, weight in net.weights.items()}
-                    counts = layer_counts(distribution, shapes, available, round(density * total))
-                    chosen = layer_masks(ranked, candidates, counts)
-                net.masks = {name: unit.expand(chosen[name], mask) for name, mask in net.masks.items()}
+                scores = check_scores(scores, plan.entries(net.masks), where)
+                net.masks = plan.masks(scores, net.masks, number, method.revives)
                 if example is not None:
                     check_connected(net, example, where)
                 host().notify(
                     "pxframe_round_done",
                     scorer=method.name,
                     round=number,
-                    rounds=rounds,
-                    density=density,
+                    rounds=plan.rounds,
+                    density=net.density,
                     scores=scores,
                     masks=dict(net.masks),
                 )
-                advance(density)
+                advance(net.density)
         start = {**(method.restart(net) or {}), **(unit.restart(net, example) or {})}
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
         "scorer": method.name,
         "options": method.options(),
-        "sparsity_asked": sparsity,
+        **plan.describe(),
         "sparsity": ticket.sparsity,
-        "rounds": rounds,
-        "schedule": schedule,
-        "scope": scope,
-        "distribution": distribution,
-        "granularity": unit.describe(),
         "exclude": list(exclude),
         "seed": seed,
         "emptied": emptied(ticket.masks),
@@ -195,29 +179,11 @@ def _build(scorer: AnyScorer, options: Mapping[str, Any]) -> Scorer:
     return build("scorer", {**config, **options})
 
 
-def check_sparsity(sparsity: Any) -> None:
-    """Refuse what is no share of weights to remove, in [0, 1)."""
-    if not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
-        raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; 0.9 removes 90 % of the weights")
-
-
 def _check_train(method: Scorer, train: Train | None) -> None:
     if method.needs == "training" and train is None:
         raise PxframeError(
             f"scorer {method.name!r} needs training: pass train=, a function train(model, ticket, start=0, stop=None)"
         )
-
-
-def _check_plan(sparsity: float, rounds: int, schedule: str, scope: str, distribution: str) -> None:
-    check_sparsity(sparsity)
-    if not (isinstance(rounds, int) and rounds >= 1):
-        raise PxframeError(f"rounds must be a whole number of at least 1, got {rounds!r}")
-    known: dict[str, Iterable[str]] = {"schedule": SCHEDULES, "scope": SCOPES, "distribution": DISTRIBUTIONS}
-    for what, value in (("schedule", schedule), ("scope", scope), ("distribution", distribution)):
-        if value not in known[what]:
-            raise PxframeError(f"there is no {what} {value!r}{near(value, known[what])}")
-    if distribution != "uniform" and scope == "global":
-        raise PxframeError(f"distribution {distribution!r} says how much each layer keeps; it needs scope='layer'")
 
 
 def _example(method: Scorer, data: Batches) -> Tensor | None:
