@@ -4,19 +4,17 @@
 
 Both sides of each ratio alternate within one run; medians are compared. The bounds: a PX round cannot cost less than
 two plain forward passes of its batch without gradients (f and g), a SynFlow round not less than one forward and
-backward pass of one image, SNIP not less than one of its batch. Memory is the peak of a fresh process for each side,
-above what it held before. On a GPU 100 rounds of pruning are timed as a whole beside it.
+backward pass of one image, SNIP not less than one of its batch. Memory is the most that either side's tensors take at
+once. On a GPU 100 rounds of pruning are timed as a whole beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import timm
@@ -25,6 +23,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 import pxframe
 from pxframe.net import Net
@@ -101,31 +100,19 @@ def thresholding(entries: int, device: str) -> Callable[[], Any]:
     return run
 
 
-def peak(what: str, batch: int, size: int, device: str) -> int:
-    """Bytes that a PX round, or a plain forward pass, adds to a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (what, batch, size, device))
-
-
-def _peak(what: str, batch: int, size: int, device: str) -> int:
-    model, x, _ = case(batch, size, device)
-    small, net = x[:2], as_net(model, x)
-    work = {"px": lambda v: build("scorer", "px").score(net, [(v, None)]), "plain": lambda v: forward(model, v)()}[what]
-    work(small)  # libraries, workspaces and weights are there before it is counted
-    gc.collect()
+def peak(function: Callable[[], Any], device: str) -> int:
+    """Bytes of tensors that ``function`` holds at most, beyond those that were there before."""
+    function()  # what is made once, traces among it, is there before it is counted
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        work(x)
+        function()
         return torch.cuda.max_memory_allocated() - before
-    before = _resident()
-    work(x)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
-
-
-def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        function()
+    events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(accumulate(size for _, size in changes))
 
 
 def main() -> None:
@@ -157,7 +144,7 @@ def main() -> None:
         whole = forward_backward(model, x, y)
         found = compare(scoring("snip", net, (x, y)), whole, device, pairs if size == 32 else 3)
         row(f"SNIP, {name}", "forward+backward of its batch", found, 1.1)
-        memory = peak("px", batch, size, device), peak("plain", batch, size, device)
+        memory = peak(px, device), peak(forward(model, x), device)
         table.add_row(
             f"PX round, {name}: peak memory",
             "plain forward pass",

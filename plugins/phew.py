@@ -3,9 +3,9 @@
 import torch
 
 import pxframe
-from pxframe.engine.channels import read_units
 from pxframe.engine.paths import f_tensors
-from pxframe.engine.walks import Walks
+from pxframe.walks.graph import read_units
+from pxframe.walks.walk import Walks
 
 #: Walks made at once, half of them in reverse.
 BATCH = 8192

@@ -14,11 +14,11 @@ from torch import nn
 
 import pxframe
 from pxframe import host
-from pxframe.engine.channels import read_units
 from pxframe.engine.paths import f_tensors
-from pxframe.engine.units import Product
-from pxframe.engine.walks import Walks
 from pxframe.net import Net
+from pxframe.walks.graph import read_units
+from pxframe.walks.units import Product
+from pxframe.walks.walk import Walks
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 from test_real_models import deeplab

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Generator, Tensor
 
-from pxframe.engine.choice import Links, Rows
-from pxframe.engine.units import Join, Product, Units
+from pxframe.walks.choice import Links, Rows
+from pxframe.walks.units import Join, Product, Units
 
 
 class Walks:

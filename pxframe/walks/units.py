@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pxframe.engine.labels import NONE
+from pxframe.walks.labels import NONE
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pxframe.engine.labels import NONE, along, compact, concatenated, padded, pairs, side_by_side
-from pxframe.engine.places import Places
 from pxframe.engine.rules import operation
 from pxframe.engine.shapes import MOVES
 from pxframe.engine.trace import Trace
-from pxframe.engine.units import Product, Units
 from pxframe.errors import PxframeError
+from pxframe.walks.labels import NONE, along, compact, concatenated, padded, pairs, side_by_side
+from pxframe.walks.places import Places
+from pxframe.walks.units import Product, Units
 
 _PRODUCTS = ("convolution", "addmm", "baddbmm", "mm", "bmm", "matmul", "linear")
 _SUMS = ("add", "sub", "rsub", "maximum", "minimum")
