@@ -8,6 +8,7 @@ import pxframe
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.paths import (
     active_paths,
+    check_outputs,
     contract,
     f_tensors,
     mantissas,
@@ -30,7 +31,7 @@ class PX(pxframe.Scorer):
     CVPR 2024. f runs in eval mode; only inputs are read, no labels.
 
     Args:
-        variant: which reading of the method.
+        variant: which reading of the method; ``docs/which-px.md`` compares them.
 
             * ``"paper"``: Eq. 9. h does not depend on the data, so R = sum_k c_k h^k with c_k = sum_n g^k(x_n^2).
             * ``"calibrated"``: the same, BN scaled by f's own batch variance on the scoring data instead of the running
@@ -67,13 +68,14 @@ class PX(pxframe.Scorer):
 
 def _joint(net, batches, batch_norm):
     """Squared path values with the gates of f, summed over samples and outputs."""
-    variances = active_paths(net, batches, batch_norm=batch_norm)[1]
+    variances = active_paths(net, batches, batch_norm=batch_norm)[1] if batch_norm == "batch" else None
     weights, exponents = mantissas(net, power=2, leaves=True)
     reading = Reading(weights, power=2, replay=True, variances=variances, exponents=exponents)
     parts = []
     for inputs, _ in batches:
         start = squared_input(inputs, path_dtype(inputs.dtype))
         run = interpret(net.trace(inputs), f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
+        check_outputs(net, run.outputs, len(inputs))
         parts.append(scaled_saliencies(net, contract(run.paths[0]), weights))
     return _summed(parts)
 

@@ -35,12 +35,13 @@ def table(found):
 @pytest.mark.parametrize("name", zoo.MODELS)
 @pytest.mark.filterwarnings("ignore")
 def test_every_method_runs_or_says_why_not(name, request, outcomes):
-    model = zoo.build(name, full=request.config.getoption("--write-docs"))
+    full = request.config.getoption("--write-docs")
+    model = zoo.build(name, full)
     before = {n: t.clone() for n, t in model.state_dict().items()}
     for method in zoo.METHODS:
         start = time.perf_counter()
         try:
-            ticket = zoo.prune(method, name, model)
+            ticket = zoo.prune(method, name, model, full)
         except pxframe.PxframeError as error:
             refusal = f"{method}: {error}"
         else:

@@ -169,7 +169,7 @@ def trainer(name):
     return train
 
 
-#: Every registered scorer, some with several options; those that iterate go two rounds here.
+#: Every registered scorer, some with several options; those that iterate go two rounds for the table in the docs.
 METHODS = {
     "random": {},
     "magnitude": {},
@@ -194,10 +194,12 @@ METHODS = {
 }
 
 
-def prune(method, name, model):
+def prune(method, name, model, full=False):
     """The ticket of ``model`` by a row of :data:`METHODS`, at 50 % unless it says otherwise."""
     options = {"sparsity": 0.5, "type": method, **METHODS[method]}
     sparsity = options.pop("sparsity")
+    if not full:
+        options["rounds"] = 1
     return pxframe.prune(
         model, batches(name, 2), scorer=options, sparsity=sparsity, loss=loss(name), train=trainer(name)
     )

@@ -43,7 +43,7 @@ def active_paths(
         for inputs, _ in batches:
             start = squared_input(inputs, path_dtype(inputs.dtype))
             run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
-            _check_outputs(net, run.outputs, len(inputs))
+            check_outputs(net, run.outputs, len(inputs))
             bits = math.log2(len(inputs))
             totals.append([value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]])
             variances.append(run.variances)
@@ -171,7 +171,8 @@ def f_tensors(net: Net) -> dict[str, Tensor]:
     return {**net.buffers, **net.parameters, **net.masked()}
 
 
-def _check_outputs(net: Net, outputs: list[Tensor], batch: int) -> None:
+def check_outputs(net: Net, outputs: list[Tensor], batch: int) -> None:
+    """Outputs of f that path-based scorers can use: a batch of finite values (required after the round)."""
     for output in outputs:
         if output.ndim == 0 or len(output) != batch:
             raise PxframeError(
