@@ -85,7 +85,8 @@ def _release(net, batches, first):
     ones = path_weights(net.parameters, net.masks, power=0)
     weights = path_weights(net.parameters, net.masks, power=2)
     if not first:
-        weights |= {n: theta for n, theta in {**net.parameters, **net.masked()}.items() if "bn" in n or "fc" in n}
+        plain_ones = {n: theta for n, theta in {**net.parameters, **net.masked()}.items() if "bn" in n or "fc" in n}
+        weights |= {n: theta.to(weights[n].dtype) for n, theta in plain_ones.items()}
     weights |= {n: weights[n].requires_grad_() for n in net.masks}
     g = Reading(ones, power=0, replay=True, norm="batch")
     h = Reading(weights, power=2, replay=False, norm="batch")

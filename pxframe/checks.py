@@ -26,6 +26,8 @@ def check_scores(scores: Mapping[str, Tensor], entries: Mapping[str, Tensor], wh
             raise PxframeError(
                 f"{where}: the score of {name!r} has shape {tuple(score.shape)}, and should have {tuple(entry.shape)}"
             )
+        if score.device != entry.device:
+            raise PxframeError(f"{where}: the score of {name!r} is on {score.device}, its weight on {entry.device}")
         if not score.is_floating_point():
             raise PxframeError(f"{where}: the score of {name!r} is {score.dtype}, and should be floating-point")
     checked = {name: scores[name].detach() for name in entries}

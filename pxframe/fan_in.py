@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from pxframe.engine.paths import contract, open_paths, scaled_saliencies
 from pxframe.errors import PxframeError
 from pxframe.net import Net
 
-Refit = Callable[[Net, Tensor | None], dict[str, Tensor] | None]
+Refit = Callable[[Net, Tensor | None, Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def fan_in(net: Net, inputs: Tensor) -> dict[str, Tensor]:
@@ -22,30 +23,34 @@ def fan_in(net: Net, inputs: Tensor) -> dict[str, Tensor]:
     """
     values, weights = open_paths(net, inputs, power=0, leaves=True)
     flows = scaled_saliencies(net, contract(values), weights)
-    return {name: (flow.mantissa > 0).flatten(1).sum(1) for name, flow in flows.items()}
+    # Some convolution algorithms give noise where there should be zeros.
+    return {n: (f.mantissa > 1e-6 * f.mantissa.amax()).flatten(1).sum(1) for n, f in flows.items()}
 
 
-def keep(net: Net, inputs: Tensor | None) -> None:
+def keep(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights as they are."""
-    return None
+    return {}
 
 
-def rescale(net: Net, inputs: Tensor | None) -> dict[str, Tensor]:
+def rescale(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """theta * sqrt(fan in of the dense layer / fan in that is left): the variance of a sum stays what it was."""
+    inputs = _given(inputs)
+    whole = copy.copy(net)
+    whole.masks = {name: torch.ones_like(mask) for name, mask in net.masks.items()}
+    before, after = fan_in(whole, inputs), fan_in(net, inputs)
     values = {}
-    for name, live in fan_in(net, _given(inputs)).items():
-        theta = net.weights[name]
-        factor = (theta[0].numel() / live.clamp(min=1)).sqrt().to(theta.dtype)
-        values[name] = theta * factor.where(live > 0, 1.0).view(-1, *[1] * (theta.ndim - 1))
+    for name, theta in weights.items():
+        factor = (before[name] / after[name].clamp(min=1)).sqrt().where(after[name] > 0, 1.0)
+        values[name] = theta * factor.to(theta.dtype).view(-1, *[1] * (theta.ndim - 1))
     return values
 
 
-def reinit(net: Net, inputs: Tensor | None) -> dict[str, Tensor]:
+def reinit(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Drawn anew from N(0, 2 / fan in that is left) (He et al. 2015, Eq. 10)."""
+    left = fan_in(net, _given(inputs))
     values = {}
-    for name, live in fan_in(net, _given(inputs)).items():
-        theta = net.weights[name]
-        spread = (2 / live.clamp(min=1)).sqrt().to(theta.dtype).view(-1, *[1] * (theta.ndim - 1))
+    for name, theta in weights.items():
+        spread = (2 / left[name].clamp(min=1)).sqrt().to(theta.dtype).view(-1, *[1] * (theta.ndim - 1))
         drawn = torch.randn(theta.shape, generator=net.generator, dtype=theta.dtype).to(theta.device)
         values[name] = drawn * spread
     return values

@@ -43,6 +43,20 @@ def multiplications(trace: Trace) -> Iterator[tuple[fx.Node, str, int]]:
                 break
 
 
+def inputs_first(trace: Trace) -> list[str]:
+    """Names of weights whose first dimension are the inputs: of transposed convolutions, and of ``x @ weight``."""
+    found = []
+    for node, name, at in multiplications(trace):
+        if operation(node) == "convolution":
+            turned = bool(node.args[6])
+        else:
+            right = at > min(_FACTORS[operation(node)])
+            turned = right and operation(node) != "linear" and node.args[at] in trace.tensors
+        if turned:
+            found.append(name)
+    return found
+
+
 def _cost(node: fx.Node, at: int) -> int:
     """Elements of the output times the number of products summed in each."""
     weight = _shape(node.args[at])

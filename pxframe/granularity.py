@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pxframe.errors import PxframeError, near
+from pxframe.errors import PxframeError, near, some
 from pxframe.fan_in import REFITS
-from pxframe.flops import macs
+from pxframe.flops import inputs_first, macs
 from pxframe.net import Net
 from pxframe.registry import check_options
 from pxframe.scorer import Scorer
@@ -54,9 +54,12 @@ class Weight:
         """Scores in which entries that must be kept stand above all others."""
         return dict(scores)
 
-    def restart(self, net: Net, inputs: Tensor | None) -> dict[str, Tensor] | None:
-        """Values that training should start from, by name, at the final masks; None: the model's own."""
-        return None
+    def check_layers(self, net: Net, inputs: Tensor | None) -> None:
+        """Refuse layers that this granularity cannot read."""
+
+    def restart(self, net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What ``weights``, from which training would start, are to be replaced with at the final masks, by name."""
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """For the ticket's provenance."""
@@ -74,7 +77,8 @@ class Channel(Weight):
     Args:
         compute_aware: divide each score by the multiply-accumulates that its channel costs.
         refit: what becomes of the weights that are kept, since each layer now sums fewer inputs: ``"keep"`` them,
-            ``"reinit"`` draws them anew, ``"rescale"`` multiplies them, both for the inputs that are left.
+            ``"reinit"`` draws them anew, ``"rescale"`` multiplies them, both for the inputs that are left. Layers that
+            are excluded stay as they are.
     """
 
     compute_aware: bool = False
@@ -100,8 +104,11 @@ class Channel(Weight):
         costs = macs(net.trace(inputs[:1]))
         return {name: score * len(score) / max(costs.get(name, 1), 1) for name, score in scores.items()}
 
-    def restart(self, net: Net, inputs: Tensor | None) -> dict[str, Tensor] | None:
-        return REFITS[self.refit](net, inputs)
+    def check_layers(self, net: Net, inputs: Tensor | None) -> None:
+        _check_outputs_first("channel", net, inputs)
+
+    def restart(self, net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return REFITS[self.refit](net, inputs, weights)
 
 
 @dataclass(frozen=True)
@@ -148,8 +155,22 @@ class Pattern(Weight):
             protected[name] = groups.flatten(-2).movedim(-1, 1)
         return protected
 
+    def check_layers(self, net: Net, inputs: Tensor | None) -> None:
+        _check_outputs_first(f"{self.n}:{self.m}", net, inputs)
+
     def describe(self) -> dict[str, Any]:
         return {"type": f"{self.n}:{self.m}"}
+
+
+def _check_outputs_first(name: str, net: Net, inputs: Tensor | None) -> None:
+    if inputs is None:
+        return
+    turned = [n for n in inputs_first(net.trace(inputs[:1])) if n in net.masks]
+    if turned:
+        raise PxframeError(
+            f"granularity {name!r}: {some(turned)} has its inputs, not its outputs, in the first dimension "
+            f"(a transposed convolution, or x @ weight); exclude it"
+        )
 
 
 Granularity = Weight

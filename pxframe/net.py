@@ -77,11 +77,12 @@ class Net:
     def __call__(self, inputs: Tensor, weights: Mapping[str, Tensor] | None = None) -> Any:
         """The model's output with ``weights`` in place of its own (default: the masked ones).
 
-        The model runs in the mode it was handed over in; buffers it updates on the way (BN statistics) are copies.
+        The model runs in the mode it was handed over in; buffers it updates on the way (BN statistics) are copies, and
+        so is the input, which its first operation may work on in place.
         """
         buffers = {n: b.clone() for n, b in self._model.named_buffers()}
         weights = self.masked() if weights is None else weights
-        return functional_call(self._model, {**self._parameters, **buffers, **weights}, (inputs,))
+        return functional_call(self._model, {**self._parameters, **buffers, **weights}, (inputs.clone(),))
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside the block."""
@@ -155,8 +156,11 @@ class Net:
         ticket.apply(model)
         with seeded(self.generator.initial_seed(), self.device):
             self._train(model, ticket, start=start, stop=stop)
-        found = {n: t.detach().clone() for n, t in model.state_dict().items()}
-        moved = [n for n, mask in self.masks.items() if n in found and bool((found[n].masked_select(~mask)).any())]
+        found = {n: t.detach().to(self.device, copy=True) for n, t in model.state_dict().items()}
+        gone = [n for n in self.masks if n not in found]
+        if gone:
+            raise PxframeError(f"the model that 'train' leaves has no {some(gone)} any more; exclude it")
+        moved = [n for n, mask in self.masks.items() if bool(found[n].masked_select(~mask).any())]
         if moved:
             raise PxframeError(
                 f"'train' let pruned weights of {some(moved)} grow back; call ticket.guard(optimizer, model)"
@@ -180,11 +184,14 @@ class Batches:
     def __init__(self, source: Iterable[Any] | None, device: torch.device) -> None:
         if source is not None and not isinstance(source, Iterable):
             raise PxframeError(f"'batches' must be an iterable of (input, target) pairs, got {type(source).__name__}")
-        self._source = iter(source if source is not None else ())
+        self._given = source if source is not None else ()
+        self._source: Iterator[Any] | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._device = device
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._source is None:  # not before it is read: a shuffling loader draws its order here
+            self._source = iter(self._given)
         at = 0
         while True:
             if at == len(self._seen):

@@ -81,5 +81,5 @@ def _multiplied(model: nn.Module, parameters: dict[str, nn.Parameter], example: 
             return func(*args, **(kwargs or {}))
 
     with evaluating(model), torch.no_grad(), Watch():
-        model(example)
+        model(example.clone())
     return found

@@ -46,7 +46,8 @@ def score(
         model: any module made of torch operations, on any device, in the mode its loss is to be taken in.
         batches: iterable of ``(input, target)`` pairs; None for scorers that need nothing.
         scorer: a registered name, ``dict(type=NAME, **options)``, or a :class:`Scorer`.
-        masks: bool tensors by parameter name, true where kept; default: all kept.
+        masks: bool tensors by parameter name, true where kept; just these parameters are scored. Default: all
+            prunable ones, and all of them kept.
         loss: ``loss(output, target) -> scalar``; default: cross-entropy.
         train: ``train(model, ticket, start=0, stop=None)``, for scorers that need training: train ``model`` in place,
             with what ``ticket`` prunes kept at zero (``ticket.guard``), from optimizer step ``start`` up to step
@@ -130,6 +131,7 @@ def prune(
         example = _example(method, data)
         masks = _checked_masks(model, None, prunable(model, example, exclude))
         net = Net(model, {name: masks[name] for name in unit.names(masks)}, loss, generator, train)
+        unit.check_layers(net, example)
         with rounds_bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as advance:
             for number in range(1, plan.rounds + 1):
                 where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
@@ -151,7 +153,8 @@ def prune(
                     masks=dict(net.masks),
                 )
                 advance(net.density)
-        start = {**(method.restart(net) or {}), **(unit.restart(net, example) or {})}
+        start = dict(method.restart(net) or {})
+        start |= unit.restart(net, example, {name: start.get(name, theta) for name, theta in net.weights.items()})
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
         "scorer": method.name,
@@ -220,6 +223,8 @@ def _device(model: nn.Module) -> torch.device:
 
 @contextmanager
 def _plain_autograd(model: nn.Module) -> Iterator[None]:
-    """Full precision and ordinary autograd inside, whatever mode the caller is in."""
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(_device(model).type, enabled=False):
+    """Full precision, the same numbers each time, and ordinary autograd inside, whatever mode the caller is in."""
+    cudnn = torch.backends.cudnn
+    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
+    with exact, torch.inference_mode(False), torch.enable_grad(), torch.autocast(_device(model).type, enabled=False):
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 from typing import Any
 
@@ -59,8 +58,14 @@ class Window(Hook):
         if self.stop == self.start:
             return
         runner.register_hook(self, priority="LOWEST")
-        with contextlib.suppress(self.Reached):
+        try:
             runner.train()
+        except self.Reached:
+            return
+        if max(self.start, self.stop or 0) >= runner.iter:
+            raise PxframeError(
+                f"training has only {runner.iter} steps; ask for an earlier one than {self.stop or self.start}"
+            )
 
     def before_train(self, runner: Any) -> None:
         step = runner.model.train_step

@@ -145,6 +145,38 @@ def test_rescale_and_reinit_fit_the_inputs_that_are_left(model, batches):
     assert not torch.equal(wide[2].weight, before)
 
 
+def test_rescale_leaves_a_layer_alone_that_lost_nothing():
+    """On 1x1 maps most of a padded kernel reads nothing, pruned or not."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
+    granularity = dict(type="channel", refit="rescale")
+    ticket = pxframe.prune(model, [(torch.randn(2, 3, 1, 1), None)], sparsity=0.0, rounds=1, granularity=granularity)
+    assert all(torch.equal(ticket.start[n], model.get_parameter(n)) for n in ticket.masks)
+
+
+@pytest.mark.parametrize("granularity", ["channel", "2:4"])
+@pytest.mark.parametrize("kind", ["transposed", "x @ weight"])
+def test_weights_with_their_inputs_first_are_refused(granularity, kind):
+    class Projected(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 8, 3, padding=1)
+            self.up = nn.ConvTranspose2d(8, 4, 2) if kind == "transposed" else None
+            self.proj = nn.Parameter(torch.randn(8, 8)) if kind != "transposed" else None
+
+        def forward(self, x):
+            x = self.conv(x)
+            return self.up(x).mean((2, 3)) if self.up else x.mean((2, 3)) @ self.proj
+
+    batches = [(torch.randn(2, 4, 6, 6), None)]
+    name = "up.weight" if kind == "transposed" else "proj"
+    with pytest.raises(pxframe.PxframeError, match=f"{name} has its inputs, not its outputs, in the first dimension"):
+        pxframe.prune(Projected(), batches, scorer="magnitude", granularity=granularity)
+    ticket = pxframe.prune(
+        Projected(), batches, scorer="magnitude", granularity=granularity, sparsity=0.5, exclude=name
+    )
+    assert set(ticket.masks) == {"conv.weight"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -178,6 +178,36 @@ def test_a_generator_of_batches_is_read_once_and_replayed(model, batches):
     assert all(torch.equal(once.masks[n], again.masks[n]) for n in once.masks)
 
 
+def test_a_shuffling_loader_is_drawn_from_the_seed_not_from_the_caller(model):
+    data = [(torch.randn(3, 8, 8), i % 4) for i in range(12)]
+    loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+    states, made = random_states(), []
+    for _ in range(2):
+        made.append(pxframe.prune(model, loader, scorer="prospr", steps=2, sparsity=0.5))
+        assert states == random_states()
+        torch.rand(3)
+        states = random_states()
+    assert all(torch.equal(made[0].masks[n], made[1].masks[n]) for n in made[0].masks)
+
+
+@pytest.mark.parametrize("scorer", ["snip", "px", "ntk_sap"])
+def test_a_model_that_works_on_its_input_in_place_leaves_the_caller_s_alone(batches, scorer):
+    class Centred(Tiny):
+        def forward(self, x):
+            x -= 0.5
+            return super().forward(x)
+
+    before = [x.clone() for x, _ in batches]
+    pxframe.prune(Centred(), batches, scorer=scorer, sparsity=0.5, rounds=2)
+    assert all(torch.equal(x, y) for (x, _), y in zip(batches, before, strict=True))
+
+
+def test_batch_statistics_of_one_value_are_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(pxframe.PxframeError, match="one value per channel"):
+        pxframe.prune(model, [(torch.randn(1, 3, 3, 3), None)], variant="calibrated", sparsity=0.1)
+
+
 def test_masks_are_respected_by_score(model, batches):
     masks = {n: torch.rand(p.shape) < 0.5 for n, p in model.named_parameters() if p.ndim > 1}
     scores = pxframe.score(model, batches, masks=masks)

@@ -179,6 +179,12 @@ def test_scorers_that_train_use_the_task_s_own_runner(config, finished, tmp_path
     assert bool(ticket.start) == (scorer == "ltr")
 
 
+def test_an_early_step_past_the_end_of_training_is_refused(config, finished, tmp_path, capsys):
+    options = ["prune.scorer.type=ltr", "prune.scorer.step=5000"]
+    assert prune.main([config, "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
+    assert "ask for an earlier one than 5000" in capsys.readouterr().err
+
+
 def test_show_and_list(finished, capsys):
     ticket = finished[0] / "tickets" / "px-80.00.safetensors"
     assert cli.main(["show", str(ticket)]) == 0

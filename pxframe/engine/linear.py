@@ -173,29 +173,30 @@ def avg_pool2d(step: Step) -> Scaled:
 
 @rule("_adaptive_avg_pool2d", "adaptive_avg_pool2d")
 def adaptive_avg_pool2d(step: Step) -> Scaled:
-    return _separable(step, lambda x, width: torch.ops.aten._adaptive_avg_pool2d(x, [1, width]))
+    return _separable(step, lambda x, width, _: torch.ops.aten._adaptive_avg_pool2d(x, [1, width]))
 
 
 @rule("upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa")
 def interpolation(step: Step) -> Scaled:
     align_corners = step.option(2, "align_corners", False)
+    factors = step.option(3, "scales_h"), step.option(4, "scales_w")  # where the user gave factors, not sizes
     operator = step.node.target.overloadpacket.default  # type: ignore[union-attr]
-    return _separable(step, lambda x, width: operator(x, [1, width], align_corners))
+    return _separable(step, lambda x, width, axis: operator(x, [1, width], align_corners, None, factors[axis]))
 
 
-def _separable(step: Step, operator: Callable[[Tensor, int], Tensor]) -> Scaled:
+def _separable(step: Step, operator: Callable[[Tensor, int, int], Tensor]) -> Scaled:
     """Y = A X B^T: read A and B off the operation itself, then raise their entries to the power.
 
-    ``operator`` resizes the last axis of ``[N, C, 1, W]`` to a width; both axes are treated alike.
+    ``operator`` resizes the last axis of ``[N, C, 1, W]`` to a width, as it would rows (axis 0) or columns (1).
     """
     value = step.path()
 
-    def matrix(size: int, out: int) -> Tensor:
+    def matrix(size: int, out: int, axis: int) -> Tensor:
         units = torch.eye(size, dtype=torch.float64).view(1, size, 1, size)  # channel j holds unit vector j
-        entries = operator(units, out).view(size, out).T  # [out, in]
+        entries = operator(units, out, axis).view(size, out).T  # [out, in]
         entries = torch.where(entries.abs() < 1e-9, 0.0, entries)  # rounding is not a path
         return powered(entries, step.reading.power).to(value.mantissa)
 
     (in_h, in_w), (out_h, out_w) = value.mantissa.shape[-2:], step.result_shape()[-2:]
-    rows, columns = matrix(in_h, out_h), matrix(in_w, out_w)
+    rows, columns = matrix(in_h, out_h, 0), matrix(in_w, out_w, 1)
     return step.linear(value, lambda m: rows @ m @ columns.mT, math.log2(in_h * in_w))

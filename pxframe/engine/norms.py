@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from pxframe.engine.linear import addition
 from pxframe.engine.rules import Step, operation, rule, unknown
 from pxframe.engine.scaled import Scaled, power_of_two
+from pxframe.errors import PxframeError
 
 #: aten names of batch normalisation, all with (input, weight, bias, running mean, running variance, ...).
 BATCH_NORMS = (
@@ -124,6 +125,11 @@ def epsilon(node: fx.Node) -> float:
 
 def batch_statistics(node: fx.Node, inputs: Tensor, weight: Any, bias: Any) -> tuple[Tensor, Tensor]:
     """What f's batch norm gives in training mode, and the (biased) batch variance per channel."""
+    if inputs.numel() == inputs.shape[1]:
+        raise PxframeError(
+            f"batch statistics of one value per channel (node {node.name!r}, shape {tuple(inputs.shape)}); "
+            f"give larger batches or images"
+        )
     dims = [d for d in range(inputs.ndim) if d != 1]
     variance = torch.var(inputs, dims, correction=0)
     out = torch.nn.functional.batch_norm(inputs, None, None, weight, bias, training=True, eps=epsilon(node))

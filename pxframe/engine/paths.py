@@ -37,6 +37,7 @@ def active_paths(
     tensors = f_tensors(net)
     totals: list[list[Scaled]] = []
     variances: list[dict[str, Tensor]] = []
+    samples = 0
     with torch.no_grad():
         weights = path_weights(net.parameters, net.masks, power=0)
         reading = Reading(weights, power=0, replay=True, ones=frozenset(weights.keys() - net.masks.keys()))
@@ -46,10 +47,11 @@ def active_paths(
             check_outputs(net, run.outputs, len(inputs))
             bits = math.log2(len(inputs))
             totals.append([value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]])
-            variances.append(run.variances)
+            variances.append({name: variance * len(inputs) for name, variance in run.variances.items()})
+            samples += len(inputs)
     if not totals:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
-    mean = {name: torch.stack([v[name] for v in variances]).mean(0) for name in variances[0]}
+    mean = {name: torch.stack([v[name] for v in variances]).sum(0) / samples for name in variances[0]}
     return [add(list(parts)) for parts in zip(*totals, strict=True)], mean
 
 
@@ -141,7 +143,8 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     aligned = align(list(scores.values()))
     ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
     top = torch.frexp(ends.abs().amax()).exponent
-    exponent = torch.minimum(torch.maximum(aligned[0].exponent, -60 - top), 120 - top)
+    exponent = torch.minimum(aligned[0].exponent, 120 - top)
+    exponent = torch.where(exponent + top < -60, -top, exponent)
     half = exponent // 2  # 2**exponent itself may overflow
     first, second = (power_of_two(e, ends) for e in (half, exponent - half))
     return {name: (value.mantissa * first).mul_(second) for name, value in zip(scores, aligned, strict=True)}

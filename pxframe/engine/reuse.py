@@ -44,6 +44,9 @@ def find_reuse(
             for index, source in enumerate(node.args[:2]):
                 if not (isinstance(source, fx.Node) and source in active and _like(source, node)):
                     continue
+                others = [n for n in node.all_input_nodes if n in active and n is not source]
+                if any(memory[source] & memory[n] for n in others):
+                    continue  # a shifted or transposed view of the same values is added
                 if all(dies.get(n, len(nodes)) <= at for root in memory[source] for n in holders[root]):
                     reuse[node] = index
                     break

@@ -71,7 +71,9 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
     tensors = {**parameters, **{n: b.detach() for n, b in model.named_buffers()}}
 
     def forward(flat: Sequence[Tensor], x: Tensor) -> list[Tensor]:
-        output = functional_call(model, dict(zip(tensors, flat, strict=True)), (x,))
+        output = functional_call(
+            model, dict(zip(tensors, flat, strict=True)), (x.clone(),)
+        )  # it may work in place on it
         leaves = pytree.tree_leaves(output)
         return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 

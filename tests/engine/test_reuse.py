@@ -35,7 +35,23 @@ class Aliased(nn.Module):
         return self.fc(F.relu(again + first.mean((2, 3), keepdim=True)).mean((2, 3)))
 
 
+class Shifted(nn.Module):
+    """Sums of two views of the same values: neither may be written over."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        y = F.relu(y[..., 1:] + y[..., :-1])
+        y = y[..., 1:, :]
+        return self.fc(F.relu(y + y.transpose(2, 3)).mean((2, 3)))
+
+
 MODELS = {
+    "shifted": Shifted,
     "aliased": Aliased,
     "resnet20": lambda: pxframe.build_backbone(dict(type="cifar_resnet", depth=20)),
     "resnet18": lambda: torchvision.models.resnet18(),

@@ -26,6 +26,7 @@ LINEAR = {
     "bilinear": lambda x: F.interpolate(x, size=(9, 8), mode="bilinear"),
     "bilinear_corners": lambda x: F.interpolate(x, size=(9, 11), mode="bilinear", align_corners=True),
     "bilinear_down": lambda x: F.interpolate(x, size=(3, 2), mode="bilinear", antialias=True),
+    "by_a_factor": lambda x: F.interpolate(x, scale_factor=1.3, mode="bilinear"),
     "bicubic": lambda x: F.interpolate(x, size=(7, 12), mode="bicubic"),
     "shortcut_a": lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)),
     "cat": lambda x: torch.cat([x, 3 * x[:, :1], torch.ones_like(x[:, :1])], 1),

@@ -127,6 +127,24 @@ def test_a_rewound_ticket_sets_the_model_to_the_early_step(model, tmp_path):
         assert torch.equal(value, ticket.start[name] * mask), name
 
 
+def test_a_rewound_start_is_rescaled_where_channels_go(model):
+    scorer, x = dict(type="ltr", step=3), torch.randn(2, 1, 8, 8)
+    options = dict(train=Trainer(), sparsity=0.5, rounds=1, scope="layer", exclude=["4.*"])
+    plain = pxframe.prune(model, [(x, None)], scorer=scorer, granularity="channel", **options)
+    refit = dict(type="channel", refit="rescale")
+    rescaled = pxframe.prune(model, [(x, None)], scorer=scorer, granularity=refit, **options)
+    assert torch.equal(rescaled.start["0.weight"], plain.start["0.weight"])  # its input is whole
+    assert not torch.equal(rescaled.start["0.weight"], model[0].weight)
+
+
+def test_a_task_that_takes_the_layer_away_is_an_error(model):
+    def takes(model, ticket, start=0, stop=None):
+        model[4] = nn.Identity()
+
+    with pytest.raises(pxframe.PxframeError, match=r"has no 4\.weight any more; exclude it"):
+        pxframe.prune(model, None, scorer="imp", train=takes, sparsity=0.5)
+
+
 def test_errors(model):
     with pytest.raises(pxframe.PxframeError, match="scorer 'imp' needs training: pass train="):
         pxframe.prune(model, None, scorer="imp")
