@@ -123,7 +123,7 @@ def test_a_finished_run_is_not_repeated(config, finished, capsys):
     assert "in 0 s" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stop", ["pretrain", "digits/ticket/epoch_1.pth", "scenes/dense/epoch_1.pth"])
+@pytest.mark.parametrize("stop", ["pretrain", "scenes/ticket/epoch_1.pth"])
 def test_stopped_anywhere_and_resumed_ends_with_the_same_results(config, finished, tmp_path, stop):
     how = signal.SIGINT if stop == "pretrain" else signal.SIGKILL
     work = tmp_path / "work"

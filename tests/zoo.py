@@ -43,7 +43,7 @@ def resnet50(zero_init_last):
 
         if full:
             return timm.create_model("resnet50", zero_init_last=zero_init_last)
-        return ResNet(Bottleneck, [1, 2, 1, 1], base_width=16, zero_init_last=zero_init_last)
+        return ResNet(Bottleneck, [1, 1, 1, 1], base_width=16, zero_init_last=zero_init_last)
 
     return make
 
@@ -60,7 +60,7 @@ def timm_model(name, small=None, small_options=(), **options):
 def clip_rn50(full):
     from open_clip.modified_resnet import ModifiedResNet
 
-    layers, width = ((3, 4, 6, 3), 64) if full else ((1, 2, 1, 1), 16)
+    layers, width = ((3, 4, 6, 3), 64) if full else ((1, 1, 1, 1), 16)
     return ModifiedResNet(layers, output_dim=1024, heads=32 * width // 64, image_size=64, width=width)
 
 
