@@ -3,45 +3,12 @@
 import pytest
 import torch
 import torchvision
+import zoo
 from torch import nn
 
 import pxframe
 from pxframe.engine.paths import jacobian_norms
 from pxframe.net import Net
-
-
-def deeplab():
-    from pxframe_tasks.openmmlab import import_mmseg
-
-    import_mmseg()
-    from mmseg.registry import MODELS
-
-    norm = dict(type="BN")
-    return MODELS.build(
-        dict(
-            type="mmseg.EncoderDecoder",
-            backbone=dict(
-                type="mmseg.ResNetV1c",
-                depth=50,
-                dilations=(1, 1, 2, 4),
-                strides=(1, 2, 1, 1),
-                norm_cfg=norm,
-                contract_dilation=True,
-            ),
-            decode_head=dict(
-                type="mmseg.DepthwiseSeparableASPPHead",
-                in_channels=2048,
-                in_index=3,
-                channels=512,
-                dilations=(1, 12, 24, 36),
-                c1_in_channels=256,
-                c1_channels=48,
-                num_classes=21,
-                norm_cfg=norm,
-                align_corners=False,
-            ),
-        )
-    )
 
 
 def vgg19():
@@ -51,7 +18,7 @@ def vgg19():
     return model
 
 
-MODELS = {"resnet152": torchvision.models.resnet152, "vgg19": vgg19, "deeplab": deeplab}
+MODELS = {"resnet152": torchvision.models.resnet152, "vgg19": vgg19, "deeplab": lambda: zoo.DeepLab(full=True)}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,15 +1,14 @@
 """PHEW's walks against the probabilities they are to have, and what is kept against what was walked."""
 
 import math
-import sys
 from collections import Counter, defaultdict
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torchvision
+import zoo
 from torch import nn
 
 import pxframe
@@ -19,9 +18,6 @@ from pxframe.net import Net
 from pxframe.walks.graph import read_units
 from pxframe.walks.units import Product
 from pxframe.walks.walk import Walks
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-from test_real_models import deeplab
 
 
 def as_net(model, masks=None):
@@ -284,7 +280,7 @@ REAL = {  # additions, and how many weights are not walked: squeeze-excite's
     "resnet18": (torchvision.models.resnet18, 8, 0),
     "mobilenet": (lambda: timm.create_model("mobilenetv3_small_050"), 7, 18),
     "convnext": (lambda: timm.create_model("convnext_atto"), 12, 0),
-    "deeplab": (deeplab, 16, 0),
+    "deeplab": (lambda: zoo.DeepLab(full=True), 16, 0),
 }
 
 
