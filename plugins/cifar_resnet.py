@@ -53,9 +53,7 @@ class ResNet(nn.Module):
         self.layer2 = _stage(blocks, width, 2 * width, 2, shortcut)
         self.layer3 = _stage(blocks, 2 * width, 4 * width, 2, shortcut)
         self.linear: nn.Module = nn.Linear(4 * width, num_classes)
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight)
+        kaiming_normal(self)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """The three stages' outputs, at 1, 1/2 and 1/4 of the resolution."""
@@ -69,6 +67,13 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stages(x)[-1]
         return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def kaiming_normal(model: nn.Module) -> None:
+    """Draw the weights of convolutions and linear layers from N(0, 2 / fan in) (arXiv 1502.01852, Eq. 10)."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight)
 
 
 def _stage(blocks: int, inputs: int, outputs: int, stride: int, shortcut: str) -> nn.Sequential:
@@ -120,6 +125,9 @@ class CifarResNet(pxframe.Backbone):
 
     def channels(self, model: Any) -> list[int]:
         return [stage[-1].conv2.out_channels for stage in (model.layer1, model.layer2, model.layer3)]
+
+    def known(self) -> list[str]:
+        return [f"resnet{depth}" for depth in DEPTHS]
 
 
 @pxframe.hookimpl

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+from pxframe.errors import PxframeError
 
 
 class Backbone:
@@ -40,3 +43,25 @@ class Backbone:
     def channels(self, model: nn.Module) -> list[int]:
         """Channels of each map that :meth:`features` gives."""
         raise NotImplementedError
+
+    def dense(self, model: nn.Module, output_stride: int | None) -> nn.Module:
+        """Make ``model`` end in a map of 1 / ``output_stride`` of the image's size, in place, and return it.
+
+        For segmentation: the last stages are dilated instead of strided (DeepLab, arXiv 1606.00915, section 3.1), or
+        strided again. Parameters and buffers stay the very same tensors under the same names, so a ticket fits as it
+        did. None leaves the network as it is.
+
+        Raises:
+            PxframeError: the network has no such form.
+        """
+        if output_stride is not None:
+            raise PxframeError(f"backbone {self.name!r} has no dilated form; leave 'output_stride' out")
+        return model
+
+    def models(self, pattern: str = "*") -> list[str]:
+        """Names of the models it builds that match a shell wildcard; those with a dot name a set of weights too."""
+        return [name for name in self.known() if fnmatchcase(name, pattern)]
+
+    def known(self) -> list[str]:
+        """Names of all models it builds."""
+        return [self.name]

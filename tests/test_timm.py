@@ -1,11 +1,13 @@
 """timm's models as backbones."""
 
+import copy
 import subprocess
 import sys
 
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
 
 from pxframe.errors import PxframeError
 from pxframe_plugins.timm import Timm
@@ -59,6 +61,7 @@ def test_local_checkpoint(tmp_path):
     [
         ({"model": "resnet5"}, ("no model 'resnet5'", "'resnet50'")),
         ({"model": "zzzzzzzz"}, ("timm.list_models()",)),
+        ({"model": "resnet10t.c3"}, ("no weights 'c3' of 'resnet10t'", "c3_in1k")),
         ({"model": "resnet10t", "depht": 3}, ("depht",)),
         ({"model": "resnet10t", "pretrained": True, "checkpoint": "x"}, ("exclude",)),
     ],
@@ -89,5 +92,71 @@ def test_pretrained_without_network(tmp_path, monkeypatch):
         provider.build("resnet18", pretrained=True)
     text = str(error.value)
     assert "\n" not in text
-    assert "timm/resnet18" in text
-    assert "'checkpoint'" in text
+    for part in ("model.safetensors of timm/resnet18.a1_in1k", str(tmp_path), "'checkpoint'"):
+        assert part in text
+
+
+def test_pretrained_where_there_are_no_weights():
+    with pytest.raises(PxframeError, match="'coatnet_pico_rw_224': timm knows none"):
+        provider.build("coatnet_pico_rw_224", pretrained=True)
+
+
+@pytest.mark.parametrize("output_stride", [16, 8])
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "tinynet_e"])
+def test_the_dense_form_is_timm_s_own(name, output_stride):
+    model = copy.deepcopy(provider.build(name, num_classes=3).eval())
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    reference = timm.create_model(name, features_only=True, output_stride=output_stride).eval()
+    own = {n: t.clone() for n, t in model.state_dict().items()}
+    renamed = {n.replace(".", "_", 1): n for n in own}  # the wrapper calls stages.0 stages_0
+    reference.load_state_dict({n: own[n if n in own else renamed[n]] for n in reference.state_dict()})
+    before = dict(model.named_parameters())
+    assert provider.dense(model, output_stride) is model
+    assert not model.training
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        maps, expected = provider.features(model, x), reference(x)
+    assert maps[-1].shape[-1] == 64 // output_stride
+    assert provider.channels(model) == [m.shape[1] for m in maps]
+    assert all(torch.equal(a, b) for a, b in zip(maps[-len(expected) :], expected, strict=True))
+    assert all(p is before[n] for n, p in model.named_parameters())  # the same tensors, trained in either form
+    assert all(torch.equal(t, own[n]) for n, t in model.state_dict().items())
+
+
+def test_dense_keeps_the_options_and_goes_back():
+    model = provider.build("resnet18", num_classes=3, in_chans=1).eval()
+    x = torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        before = provider.features(model, x)
+        fine = provider.features(provider.dense(model, 8), x)
+        after = provider.features(provider.dense(copy.deepcopy(model), 32), x)
+    assert torch.allclose(fine[-1][..., ::4, ::4], before[-1], atol=1e-5)  # the strided network's pixels
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(("name", "output_stride"), [("test_vit", 8), ("mobilenetv3_small_050", 8), ("resnet10t", 4)])
+def test_dense_forms_that_there_are_not(name, output_stride):
+    with pytest.raises(PxframeError, match=f"{name}.*'output_stride'.*{output_stride}") as error:
+        provider.dense(provider.build(name), output_stride)
+    assert "\n" not in str(error.value)
+
+
+def test_vision_transformers_of_dynamic_size():
+    """At another size the positional embedding is interpolated, as timm does for a model built for that size."""
+    model = provider.build("test_vit", num_classes=3, dynamic_img_size=True).eval()
+    fixed = timm.create_model("test_vit", num_classes=3, img_size=64).eval()
+    fixed.load_state_dict(checkpoint_filter_fn(model.state_dict(), fixed))
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(model(x), fixed(x), atol=1e-5)
+        maps = provider.features(model, x)
+    assert all(m.shape == (1, 64, 4, 4) for m in maps)
+    assert provider.channels(model) == [64] * len(maps)
+
+
+def test_models_by_wildcard_and_tag():
+    assert {"resnet50", "resnet50d"} <= set(provider.models("resnet50*"))
+    assert provider.models("resnet50.*") == timm.list_models("resnet50.*", pretrained=True)
+    assert provider.models("resnet5") == []

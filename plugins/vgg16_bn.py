@@ -1,0 +1,81 @@
+"""VGG-16 with batch norm for small images, as the papers on pruning at initialisation use it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import Tensor, nn
+
+import pxframe
+from pxframe.checkpoint import load_checkpoint
+from pxframe_plugins.cifar_resnet import kaiming_normal
+
+
+class VGG16BN(pxframe.Backbone):
+    """torchvision's thirteen convolutions, global average pooling and one linear layer, for images of 16x16 or more.
+
+    Simonyan and Zisserman, arXiv 1409.1556, configuration D, its three linear layers replaced by one and the last
+    max-pooling by the average, as in the code of SynFlow (arXiv 2006.05467).
+    """
+
+    name = "vgg16_bn"
+
+    def build(self, num_classes: int = 10, width: int = 64, checkpoint: str | None = None) -> nn.Module:
+        """Build the network.
+
+        Args:
+            num_classes: outputs of ``classifier``.
+            width: channels of the first stage; the next ones have two, four, eight and eight times as many.
+            checkpoint: file with weights for all of it. Without one they are drawn (Kaiming normal, fan in), with
+                biases of zero.
+        """
+        from torchvision.models.vgg import cfgs, make_layers
+
+        if not (isinstance(width, int) and width > 0):
+            raise pxframe.PxframeError(f"backbone {self.name!r}: 'width' must be a whole number above 0, got {width!r}")
+        plan = [c if c == "M" else c * width // 64 for c in cfgs["D"][:-1]]
+        model = nn.Sequential(
+            OrderedDict(
+                features=make_layers(plan, batch_norm=True),
+                pool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                classifier=nn.Linear(8 * width, num_classes),
+            )
+        )
+        kaiming_normal(model)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        if checkpoint is not None:
+            load_checkpoint(model, checkpoint)
+        return model
+
+    def classifier(self, model: nn.Module) -> str:
+        return "classifier"
+
+    def strip(self, model: Any) -> int:
+        model.classifier = nn.Identity()
+        return self.channels(model)[-1]
+
+    def features(self, model: Any, x: Tensor) -> list[Tensor]:
+        """The five stages' outputs, before max-pooling: at 1, 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+        maps = []
+        for layer in model.features:
+            if isinstance(layer, nn.MaxPool2d):
+                maps.append(x)
+            x = layer(x)
+        return [*maps, x]
+
+    def channels(self, model: Any) -> list[int]:
+        widths, last = [], 0
+        for layer in model.features:
+            if isinstance(layer, nn.MaxPool2d):
+                widths.append(last)
+            last = getattr(layer, "out_channels", last)
+        return [*widths, last]
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.backbone(VGG16BN)
