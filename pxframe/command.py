@@ -10,6 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 from pxframe import host
@@ -26,7 +27,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """``--cfg-options k=v``, for commands that read a config."""
+    """``--cfg-options k=v`` and ``--trust-checkpoint``, for commands that read a config."""
     parser.add_argument(
         "--cfg-options",
         metavar="K=V",
@@ -35,6 +36,11 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         default={},
         help="override config keys, e.g. tasks.digits.epochs=3",
     )
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="read checkpoints that hold more than tensors; doing so runs whatever code is in them",
+    )
 
 
 def start(args: argparse.Namespace) -> None:
@@ -42,6 +48,10 @@ def start(args: argparse.Namespace) -> None:
     logging.getLogger("pxframe").setLevel(logging.ERROR)  # the commands print what it would say
     if args.no_plugin:
         host.block(args.no_plugin)
+    if getattr(args, "trust_checkpoint", False):
+        from pxframe.checkpoint import trust
+
+        trust()
 
 
 def one_line_errors(main: Main) -> Main:
@@ -52,7 +62,7 @@ def one_line_errors(main: Main) -> Main:
         warnings.showwarning = _show_warning
         signal.signal(signal.SIGTERM, _interrupt)
         try:
-            return main(argv)
+            return copy_context().run(main, argv)  # what a flag switches on ends with the command
         except PxframeError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2

@@ -13,20 +13,24 @@ from pxframe.errors import PxframeError, near
 
 #: Top-level keys of a job, and what they mean.
 KEYS = {
-    "seed": "of every random draw; default 0",
+    "seed": "of every random draw; default 0. A list repeats the job, each time from the start, and gives means",
     "work_dir": "folder for everything the job writes; default work_dirs/<config name>",
     "backbone": "dict(type=PROVIDER, **options): the network to prune and transfer",
     "pretrain": "a task config: trains the backbone, with its own classifier, before it is pruned; optional",
     "prune": "how tickets are made; the keys are those of PRUNE_KEYS",
     "tasks": "name -> task config: where the tickets are transferred to",
+    "transfer": "'mask': the ticket's mask on the dense pre-training's weights; 'mask+weights': the mask and its own "
+    "weights, trained on 'pretrain'; default: its own where its method gives it some, else the dense ones",
+    "vis_backends": "mmengine's, that curves go to: [dict(type='TensorboardVisBackend')]; '{run}' names the run",
 }
 PRUNE_KEYS = {
-    "scorer": "dict(type=SCORER, **options), 'rounds' among them",
+    "scorer": "dict(type=SCORER, **options), 'rounds' among them, or a list of such: tickets of each",
     "sparsity": "share of weights (or channels) to prune, or a list: a ticket for each",
     "schedule": "'exponential' or 'linear'",
     "scope": "'global', one threshold, or 'layer', one in each",
     "distribution": "of the density over layers with scope='layer': 'uniform' or 'erk'",
     "granularity": "'weight', 'channel', an N:M pattern ('2:4'), or a dict with options",
+    "whole": "True: prune each task's whole model, head included, on its own images; default: the backbone alone, once",
     "exclude": "names or patterns of weights to leave alone; the classifier's are, unless this is given",
     "data": "the config of a task whose training images are scored on; default: that of 'pretrain'",
     "samples": "how many images, drawn evenly over the classes where there are any; default 100",
@@ -61,6 +65,9 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
             raise PxframeError(f"config {file}: tasks: {name!r} must be a dict(type=TASK, ...), got {task!r}")
     config.setdefault("work_dir", str(Path("work_dirs") / file.stem))
     config.setdefault("seed", 0)
+    seeds = config.seed if isinstance(config.seed, (list, tuple)) else [config.seed]
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(s) is int and s >= 0 for s in seeds):
+        raise PxframeError(f"config {file}: 'seed' must be a whole number, or a list of different ones: {config.seed!r}")
     return config
 
 

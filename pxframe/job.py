@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,37 @@ from pxframe.registry import build
 from pxframe.task import Task
 
 
+#: Which weights a ticket may be transferred with; see :class:`Job`.
+TRANSFERS = (None, "mask", "mask+weights")
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The task whose training images are scored on (None: of each task its own), how many, in batches of what size."""
+
+    task: Task | None
+    samples: int
+    batch_size: int
+
+
 @dataclass
 class Job:
     """What a config describes, built and checked.
 
     Attributes:
+        seeds: one a repetition; :meth:`repetitions` gives the job of each.
         backbone: the provider's options; ``provider`` builds the network from them.
         plans: ticket name -> arguments of :func:`pxframe.prune`; one a sparsity.
-        scoring: the task whose training images are scored on, how many, and in batches of what size; None where
-            nothing is to be pruned.
+        scoring: the images to score on; None where nothing is to be pruned.
+        whole: prune each task's whole model, head included, on its own images; not the backbone alone, once.
+        transfer: which weights a ticket is transferred with: ``"mask"``, those of the dense pre-training;
+            ``"mask+weights"``, the ticket's own, trained on the ``pretrain`` task where it has none;
+            None, its own where it has some, else those of the dense pre-training.
+        vis_backends: configs for :class:`pxframe.recording.Recorder`.
         resume: go on where an earlier run of the same config stopped.
     """
 
-    seed: int
+    seeds: tuple[int, ...]
     device: str
     work_dir: Path
     resume: bool
@@ -38,8 +56,11 @@ class Job:
     backbone: dict[str, Any]
     pretrain: Task | None
     plans: dict[str, dict[str, Any]]
-    scoring: tuple[Task, int, int] | None
+    scoring: Scoring | None
     tasks: dict[str, Task]
+    whole: bool = False
+    transfer: str | None = None
+    vis_backends: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def from_config(
@@ -69,15 +90,23 @@ class Job:
         options = _plain(config["backbone"])
         provider = build("backbone", {"type": options.pop("type", None)}, "backbone")
         pretrain = build("task", _plain(config["pretrain"]), "pretrain") if config.get("pretrain") else None
-        prune = _plain(config["prune"])
+        prune, seeds = _plain(config["prune"]), _plain(config["seed"])
         data = prune.pop("data", None)
         samples = prune.pop("samples", 100)
         batch_size = prune.pop("batch_size", samples)
+        whole = prune.pop("whole", False)
         source = build("task", data, "prune: data") if data else pretrain
-        if scored and source is None:
+        if scored and source is None and not whole:
             raise PxframeError("the config says nothing about images to score on: give prune.data or pretrain")
+        if whole and not scored:
+            raise PxframeError("prune.whole makes tickets of each task's own; it cannot be used with a given ticket")
+        transfer = config.get("transfer")
+        if transfer not in TRANSFERS:
+            raise PxframeError(f"'transfer' must be one of {TRANSFERS}, got {transfer!r}")
+        if transfer == "mask+weights" and (whole or (scored and pretrain is None)):
+            raise PxframeError("transfer='mask+weights' trains tickets of the backbone on 'pretrain': give one")
         job = cls(
-            seed=int(config["seed"]),
+            seeds=tuple(seeds if isinstance(seeds, (list, tuple)) else [seeds]),
             device=device,
             work_dir=Path(work_dir or config["work_dir"]),
             resume=resume,
@@ -85,8 +114,11 @@ class Job:
             backbone=options,
             pretrain=pretrain,
             plans=_plans(prune),
-            scoring=(source, int(samples), int(batch_size)) if scored and source else None,
+            scoring=Scoring(source, int(samples), int(batch_size)) if scored else None,
             tasks={name: build("task", _plain(config["tasks"][name]), f"task {name!r}") for name in chosen},
+            whole=whole,
+            transfer=transfer,
+            vis_backends=tuple(_plain(config.get("vis_backends") or ())),
         )
         named = {"pretrain": pretrain, "prune.data": source, **{f"tasks.{n}": t for n, t in job.tasks.items()}}
         for where, task in named.items():
@@ -94,6 +126,17 @@ class Job:
                 with within(where):
                     task.prepare()
         return job
+
+    @property
+    def seed(self) -> int:
+        """That of the first repetition."""
+        return self.seeds[0]
+
+    def repetitions(self) -> list[Job]:
+        """A job of one seed each, in a folder of its own where there are several."""
+        if len(self.seeds) == 1:
+            return [self]
+        return [replace(self, seeds=(s,), work_dir=self.work_dir / f"seed-{s}") for s in self.seeds]
 
     def claim(self, settings: Mapping[str, Any]) -> None:
         """Take ``work_dir`` for these settings: a fresh folder, or with ``resume`` one that an equal job began.
@@ -119,18 +162,32 @@ class Job:
 
 
 def _plans(prune: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A plan for every scorer and sparsity; two of one type are told apart by their options."""
     with within("prune"):
         unit = build_granularity(prune.get("granularity", "weight"))
-        asked = prune.pop("sparsity", unit.default_sparsity)
-        levels = list(asked) if isinstance(asked, (list, tuple)) else [asked]
+        levels = _list(prune.pop("sparsity", unit.default_sparsity))
         for level in levels:
             check_sparsity(level)
             unit.check(level, prune.get("distribution", "uniform"))
-    scorer = prune.pop("scorer", "px")
-    name = scorer["type"] if isinstance(scorer, Mapping) else scorer
-    probe = {k: v for k, v in scorer.items() if k != "rounds"} if isinstance(scorer, Mapping) else scorer
-    build("scorer", probe)
-    return {f"{name}-{100 * level:.2f}": {"scorer": scorer, "sparsity": level, **prune} for level in levels}
+        methods: dict[str, Any] = {}
+        scorers = [dict(s) if isinstance(s, Mapping) else {"type": s} for s in _list(prune.pop("scorer", "px"))]
+        for scorer in scorers:
+            build("scorer", {key: value for key, value in scorer.items() if key != "rounds"})
+            name = scorer["type"]
+            if sum(other["type"] == name for other in scorers) > 1:
+                name = "-".join([name, *(f"{key}={value}" for key, value in scorer.items() if key != "type")])
+            if name in methods:
+                raise PxframeError(f"'scorer' lists {name!r} twice")
+            methods[name] = scorer
+    return {
+        f"{name}-{100 * level:.2f}": {"scorer": scorer, "sparsity": level, **prune}
+        for level in levels
+        for name, scorer in methods.items()
+    }
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pxframe.checks import check_connected, check_scores, emptied
 from pxframe.errors import PxframeError, near, within
+from pxframe.flops import macs
 from pxframe.granularity import Granularity, build_granularity
 from pxframe.host import host
 from pxframe.net import Batches, Loss, Net, Train
@@ -154,6 +155,7 @@ def prune(
                 )
                 advance(net.density)
         start = dict(method.restart(net) or {})
+        costs = _macs(net, example)
         start |= unit.restart(net, example, {name: start.get(name, theta) for name, theta in net.weights.items()})
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
@@ -165,6 +167,8 @@ def prune(
         "seed": seed,
         "emptied": emptied(ticket.masks),
         "fingerprint": fingerprint(net.weights),
+        "macs": costs,
+        "input": None if example is None else list(example.shape[1:]),
         "versions": versions(),
     }
     if ticket.emptied:
@@ -195,6 +199,16 @@ def _example(method: Scorer, data: Batches) -> Tensor | None:
     if first is None and method.needs in ("inputs", "labels"):
         raise PxframeError(f"scorer {method.name!r} needs {method.needs}: 'batches' gave no (input, target) pair")
     return None if first is None else first[0]
+
+
+def _macs(net: Net, example: Tensor | None) -> dict[str, int] | None:
+    """Multiply-accumulates of one input by prunable weight; None where there is no input, or no graph to read."""
+    if example is None:
+        return None
+    with suppress(PxframeError):
+        costs = macs(net.trace(example[:1]))
+        return {name: costs.get(name, 0) for name in net.masks}
+    return None
 
 
 def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor] | None, names: Iterable[str]) -> dict[str, Tensor]:

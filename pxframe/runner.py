@@ -14,6 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -28,6 +29,15 @@ from pxframe.runner_hooks import EpochLog, Repeatable, seed_worker
 
 _CHECKPOINT = "epoch_{}.pth"
 _serial = count()
+
+
+class Bfloat16(OptimWrapper):
+    """Mixed precision on any device. mmengine's own wants a GPU, and scales losses, which bfloat16 does not need."""
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast(next(model.parameters()).device.type, torch.bfloat16):
+            yield
 
 
 class TaskRunner(Runner):
@@ -162,7 +172,7 @@ def make_runner(
     device: str,
     seed: int,
     resume: bool,
-    epochs: int,
+    epochs: int | None,
     batch_size: int,
     test_batch_size: int | None = None,
     num_workers: int = 0,
@@ -170,6 +180,7 @@ def make_runner(
     optimizer: Mapping[str, Any],
     lr_mult: Mapping[str, float] | None = None,
     schedule: Sequence[Mapping[str, Any]] | None = None,
+    loop: Mapping[str, Any] | None = None,
     amp: str | None = None,
     scope: str = "mmengine",
     hooks: Sequence[Hook] = (),
@@ -184,25 +195,27 @@ def make_runner(
         optimizer: config of a torch optimizer, e.g. ``dict(type="SGD", lr=0.1)``.
         lr_mult: factors on the learning rate, by a part of the parameters' names; the longest one that fits counts.
         schedule: configs of mmengine parameter schedulers; default: cosine to zero, by iteration.
-        amp: ``"bfloat16"`` for mixed precision while training on a GPU; nothing on the CPU.
+        loop: config of another mmengine loop than one by epochs. It takes all training images, in their order; then
+            ``epochs`` is None, and without ``schedule`` there is none.
+        amp: ``"bfloat16"`` for mixed precision while training, ``"float32"`` for none; default: mixed on a GPU.
         hooks: more mmengine hooks; :meth:`mmengine.runner.Runner.register_hook` adds others later.
         where: what errors begin with.
 
     Raises:
         PxframeError: a part cannot be built, with the root cause.
     """
-    cases = {"epochs": epochs, "batch_size": batch_size}
+    cases = {"batch_size": batch_size} if loop else {"epochs": epochs, "batch_size": batch_size}
     for key, value in cases.items():
         if not (isinstance(value, int) and value > 0):
             raise PxframeError(f"{where}: {key!r} must be a whole number above 0, got {value!r}")
-    if amp not in (None, "bfloat16"):
-        raise PxframeError(f"{where}: 'amp' must be None or 'bfloat16', got {amp!r}")
-    if schedule is None:
+    if amp not in (None, "bfloat16", "float32"):
+        raise PxframeError(f"{where}: 'amp' must be None, 'bfloat16' or 'float32', got {amp!r}")
+    if schedule is None and loop:
+        schedule = []
+    elif schedule is None:
         schedule = [{"type": "CosineAnnealingLR", "T_max": epochs, "by_epoch": True, "convert_to_iter_based": True}]
-    wrapper: dict[str, Any] = {"type": "OptimWrapper", "optimizer": dict(optimizer)}
-    if amp and device == "cuda":
-        # bfloat16 has the range of float32, so nothing is scaled
-        wrapper |= {"type": "AmpOptimWrapper", "dtype": amp, "loss_scale": 1.0}
+    mixed = amp == "bfloat16" or (amp is None and device == "cuda")
+    wrapper: dict[str, Any] = {"type": Bfloat16 if mixed else OptimWrapper, "optimizer": dict(optimizer)}
     if lr_mult:
         wrapper["paramwise_cfg"] = {"custom_keys": {part: {"lr_mult": f} for part, f in lr_mult.items()}}
 
@@ -228,9 +241,9 @@ def make_runner(
         log_level=log_level,
         model=model,
         work_dir=str(work_dir),
-        train_dataloader=loader(train, batch_size, True),
+        train_dataloader=loader(train, batch_size, loop is None),
         test_dataloader=loader(test, test_batch_size or batch_size, False),
-        train_cfg={"by_epoch": True, "max_epochs": epochs},
+        train_cfg=dict(loop) if loop else {"by_epoch": True, "max_epochs": epochs},
         test_cfg={},
         test_evaluator=[metric],
         optim_wrapper=wrapper,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,23 @@ class Window(Hook):
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         if runner.iter + 1 == self.stop:
             raise self.Reached
+
+
+class _Began(Exception):
+    """Training was about to begin."""
+
+
+class _Begin(Hook):
+    def before_train(self, runner: Any) -> None:
+        raise _Began
+
+
+def initialised(runner: Any) -> Any:
+    """The runner's model with the weights that training begins with; the runner cannot be used afterwards."""
+    runner.register_hook(_Begin(), priority="HIGHEST")
+    with suppress(_Began):
+        runner.train()
+    return runner.model
 
 
 class Repeatable(Hook):

@@ -24,7 +24,6 @@ from pxframe.net import Train
 from pxframe.preserve import seeded
 from pxframe.pruning import prune
 from pxframe.task import Task
-from pxframe.threshold import global_masks
 from pxframe.ticket import Ticket
 from pxframe.ticket_file import fingerprint
 
@@ -37,21 +36,18 @@ def rehearse(job: Job, ticket: Ticket | None = None) -> None:
     Raises:
         PxframeError: what cannot be built; or ``ticket`` does not fit the backbone.
     """
+    from pxframe.recording import Recorder
+
     with seeded(job.seed, torch.device("cpu")), tempfile.TemporaryDirectory() as scratch:
         model = job.provider.build(**job.backbone)
         if ticket is not None:
             ticket.check(model)
+        if job.vis_backends:
+            Recorder(job.vis_backends, "", Path(scratch))
         for name, task in (("pretrain", job.pretrain), *((f"tasks.{n}", t) for n, t in job.tasks.items())):
             if task is not None:
                 with within(name):
-                    task.runner(
-                        copy.deepcopy(model),
-                        job.provider,
-                        work_dir=Path(scratch) / name,
-                        device=job.device,
-                        seed=job.seed,
-                        resume=False,
-                    )
+                    _runner(job, task, copy.deepcopy(model), Path(scratch) / name)
 
 
 def pretrained(job: Job, say: Say) -> nn.Module:
@@ -72,24 +68,40 @@ def pretrained(job: Job, say: Say) -> nn.Module:
 
 
 def tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
-    """Prune ``model`` once for every plan; tickets by name."""
-    made = {}
-    for name, plan in job.plans.items():
-        file = job.work_dir / "tickets" / f"{name}.safetensors"
-        if not file.exists():
-            made[name] = _prune(job, model, plan, say)
-            made[name].save(file)
-            say(f"prune: {describe(made[name])} -> {file}")
-        made[name] = Ticket.load(file)
-    return made
+    """Prune the backbone once for every plan; tickets by name."""
+    assert job.scoring is not None and job.scoring.task is not None  # else the job would not have been built
+    exclude = _classifier_pattern(job, model)
+    return _tickets(job, job.scoring.task, model, {"exclude": exclude}, job.work_dir / "tickets", say)
 
 
-def random_ticket(job: Job, like: Ticket) -> Ticket:
-    """A ticket of the same weights and exactly the same number kept, chosen at random."""
-    generator = torch.Generator().manual_seed(job.seed)
-    scores = {name: torch.rand(mask.shape, generator=generator) for name, mask in like.masks.items()}
-    every = {name: torch.ones_like(mask) for name, mask in like.masks.items()}
-    return Ticket(global_masks(scores, every, like.kept), {"scorer": "random", "seed": job.seed})
+def whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[str, Ticket]:
+    """Prune the whole model of task ``name``, head included, once for every plan; tickets by name."""
+    from pxframe.runner_hooks import initialised
+
+    task = job.tasks[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        start = initialised(_runner(job, task, copy.deepcopy(model), Path(scratch)))
+    return _tickets(job, task, start.eval(), {"loss": task.loss}, job.work_dir / "tickets" / name, say)
+
+
+def with_weights(job: Job, name: str, ticket: Ticket | None, model: nn.Module, say: Say) -> Ticket | None:
+    """The ticket with the weights to transfer it with in its ``start``, as the job's ``transfer`` asks for."""
+    if ticket is None or job.transfer is None or (job.transfer == "mask" and not ticket.start):
+        return ticket
+    if job.transfer == "mask":
+        return Ticket(ticket.masks, ticket.meta)
+    if ticket.start:
+        return ticket
+    if job.pretrain is None:
+        raise PxframeError("transfer='mask+weights': the ticket carries no weights, and there is no 'pretrain' task")
+    file = job.work_dir / "tickets" / f"{name}+weights.safetensors"
+    if not file.exists():
+        sparse = copy.deepcopy(model)
+        result = _train(job, f"{name} on pretrain", job.pretrain, sparse, ticket, job.work_dir / "pretrain" / name)
+        start = {n: t.cpu().contiguous() for n, t in sparse.state_dict().items()}
+        Ticket(ticket.masks, ticket.meta, start).save(file)
+        say(f"pretrain, {name}: {result['metric']} {result['value']:.1f} in {result['seconds']:.0f} s -> {file}")
+    return Ticket.load(file)
 
 
 def transferred(
@@ -99,7 +111,7 @@ def transferred(
 
     ``total`` is the number of the backbone's prunable weights.
     """
-    work_dir = job.work_dir / name / variant.replace("/", "-")
+    work_dir = job.work_dir / name / variant
     file = work_dir / "result.json"
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
@@ -112,6 +124,8 @@ def transferred(
     row = {
         "task": name,
         "variant": variant,
+        "method": ticket.meta.get("scorer", "ticket") if ticket else "dense",
+        "seed": job.seed,
         **row,
         "sparsity": ticket.sparsity if ticket else 0.0,
         "prunable_left": ticket.kept if ticket else total,
@@ -136,13 +150,21 @@ def describe(ticket: Ticket) -> str:
     return f"{scorer} kept {ticket.kept:,} of {ticket.total:,} weights ({ticket.sparsity:.2%} sparse){rest}"
 
 
-def _prune(job: Job, model: nn.Module, plan: dict[str, Any], say: Say) -> Ticket:
-    if job.scoring is None:
-        raise PxframeError("nothing to score on: the config has neither prune.data nor pretrain")
-    task, samples, batch_size = job.scoring
-    plan = {"exclude": _classifier_pattern(job, model), **plan}
-    batches = task.batches(samples, batch_size, seed=job.seed)
-    return prune(model.to(job.device), batches, train=_trainer(job, task), seed=job.seed, **plan)
+def _tickets(
+    job: Job, task: Task, model: nn.Module, options: dict[str, Any], folder: Path, say: Say
+) -> dict[str, Ticket]:
+    assert job.scoring is not None
+    made = {}
+    for name, plan in job.plans.items():
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            batches = task.batches(job.scoring.samples, job.scoring.batch_size, seed=job.seed)
+            plan = {**options, "train": _trainer(job, task), **plan}
+            ticket = prune(model.to(job.device), batches, seed=job.seed, **plan)
+            ticket.save(file)
+            say(f"prune: {describe(ticket)} -> {file}")
+        made[name] = Ticket.load(file)
+    return made
 
 
 def _trainer(job: Job, task: Task) -> Train:
@@ -153,13 +175,15 @@ def _trainer(job: Job, task: Task) -> Train:
 
         with tempfile.TemporaryDirectory() as scratch:
             classifier = job.provider.classifier(model)
-            runner = task.runner(
-                model, job.provider, work_dir=Path(scratch), device=job.device, seed=job.seed, resume=False
-            )
+            runner = _runner(job, task, model, Path(scratch))
             runner.register_hook(TicketHook(ticket, classifier))
             Window(start, stop).run(runner)
 
     return train
+
+
+def _runner(job: Job, task: Task, model: nn.Module, work_dir: Path, resume: bool = False) -> Any:
+    return task.runner(model, job.provider, work_dir=work_dir, device=job.device, seed=job.seed, resume=resume)
 
 
 def _classifier_pattern(job: Job, model: nn.Module) -> tuple[str, ...]:
@@ -169,18 +193,23 @@ def _classifier_pattern(job: Job, model: nn.Module) -> tuple[str, ...]:
 
 
 def _train(job: Job, where: str, task: Task, model: nn.Module, ticket: Ticket | None, work_dir: Path) -> dict[str, Any]:
-    """Train ``model`` in place on ``task`` and evaluate it."""
+    """Train ``model`` in place on ``task``, evaluate it, and save what was trained for use without this library."""
     from pxframe.epoch_bar import EpochBar
+    from pxframe.recording import Recorder
     from pxframe.runner_hooks import TicketHook
 
     start = time.perf_counter()
     classifier = job.provider.classifier(model)  # before the task strips it
-    runner = task.runner(model, job.provider, work_dir=work_dir, device=job.device, seed=job.seed, resume=job.resume)
+    runner = _runner(job, task, model, work_dir, resume=job.resume)
     if ticket is not None:
         runner.register_hook(TicketHook(ticket, classifier))
     runner.register_hook(EpochBar(where))
+    if job.vis_backends:
+        runner.register_hook(Recorder(job.vis_backends, f"{where} seed {job.seed}", work_dir))
     runner.train()
     metrics = runner.test()
+    with replacing(work_dir / "model.pth") as scratch:
+        torch.save(task.export(runner.model, classifier), scratch)
     return {
         "metric": task.metric,
         "value": float(metrics[task.metric]),

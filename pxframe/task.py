@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pxframe.backbone import Backbone
@@ -44,6 +45,22 @@ class Task:
             resume: go on from the newest checkpoint in ``work_dir``, if there is one.
         """
         raise NotImplementedError
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        """The loss that scorers take on the runner's whole model: a scalar of its output and :meth:`batches`' targets.
+
+        Default: cross-entropy of logits ``[N, K, ...]`` and class numbers ``[N, ...]``.
+        """
+        return F.cross_entropy(output, target)
+
+    def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
+        """The weights of a trained runner's model under the names its libraries use, for use without this one.
+
+        Args:
+            model: the runner's, on any device.
+            classifier: name of the backbone's own classifier (:meth:`pxframe.Backbone.classifier`).
+        """
+        return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 
     def batches(self, samples: int, batch_size: int, *, seed: int) -> Iterable[tuple[Tensor, Any]]:
         """Training images for scoring, as the network sees them when it is tested: normalised, not augmented.

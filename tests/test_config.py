@@ -52,6 +52,7 @@ def test_every_config_of_the_package_loads(name):
         (GOOD + "tasks = dict(digits=3)\n", "'digits' must be a dict"),
         (GOOD + "1 / 0\n", "ZeroDivisionError: division by zero"),
         (GOOD + "def\n", "SyntaxError"),
+        (GOOD + "seed = [1, 1]\n", "'seed' must be a whole number, or a list of different ones"),
     ],
 )
 def test_mistakes_in_a_config_cost_one_line(write, text, message):
@@ -73,6 +74,10 @@ def test_a_missing_config_names_near_matches():
         ({"prune.scorer": {"type": "px", "varient": 1, "_delete_": True}}, {}, "did you mean 'variant'"),
         ({"prune.sparsity": 1.5}, {}, r"sparsity must be in \[0, 1\), got 1.5"),
         ({"prune.sparsity": [0.5, -1]}, {}, r"sparsity must be in \[0, 1\), got -1"),
+        ({"prune.scorer": ["snip", "snip"]}, {}, "'scorer' lists 'snip' twice"),
+        ({"transfer": "weights"}, {}, "'transfer' must be one of"),
+        ({"transfer": "mask+weights", "prune.whole": True}, {"scored": True}, "give one"),
+        ({"prune.whole": True}, {"scored": False}, "cannot be used with a given ticket"),
         ({"backbone.type": "cifar_resnt"}, {}, "did you mean 'cifar_resnet'"),
         ({"tasks.x": {"type": "classificaton"}}, {}, "did you mean 'classification'"),
         ({"tasks.x": {"type": "segmentation", "epoch": 3}}, {}, "takes no option 'epoch'; did you mean 'epochs'"),

@@ -1,4 +1,4 @@
-"""Random tickets, provenance, and which images are scored on."""
+"""Variants of a job, provenance, and which images are scored on."""
 
 from collections import Counter
 
@@ -6,26 +6,28 @@ import pytest
 import torch
 
 from pxframe import steps
+from pxframe.errors import PxframeError
 from pxframe.job import Job
-from pxframe.steps import describe, random_ticket, same_weights
+from pxframe.steps import describe, same_weights, with_weights
 from pxframe.ticket import Ticket
 from pxframe.ticket_file import fingerprint
+from pxframe.variants import random_ticket, variants
 from pxframe_tasks.scoring import drawn
 
 
 @pytest.fixture
 def job(tmp_path):
-    return Job(3, "cpu", tmp_path, False, None, {}, None, {}, None, {})
+    return Job((3,), "cpu", tmp_path, False, None, {}, None, {}, None, {})
 
 
 @pytest.mark.parametrize("kept", [0, 1, 37, 119, 120])
-def test_a_random_ticket_keeps_exactly_as_many(job, kept):
+def test_a_random_ticket_keeps_exactly_as_many(kept):
     flat = torch.arange(120) < kept
     like = Ticket({"a": flat[:100].view(10, 10), "b": flat[100:]})
-    made = random_ticket(job, like)
+    made = random_ticket(like, 3)
     assert made.kept == kept
     assert {n: m.shape for n, m in made.masks.items()} == {n: m.shape for n, m in like.masks.items()}
-    again = random_ticket(job, like)
+    again = random_ticket(like, 3)
     assert all(torch.equal(made.masks[n], again.masks[n]) for n in made.masks)
 
 
@@ -39,20 +41,66 @@ def test_a_ticket_knows_the_weights_it_was_made_from():
     assert not same_weights(ticket, model)
 
 
-def test_a_ticket_with_a_start_of_its_own_is_trained_from_there(job, monkeypatch):
+def ticket(kept, total=100, scorer="px", **options):
+    return Ticket({"weight": torch.arange(total) < kept}, {"scorer": scorer}, **options)
+
+
+def test_one_random_ticket_for_each_size_and_sparser_ones_later():
+    made = {"px-98.00": ticket(2), "px-90.00": ticket(10), "snip-98.00": ticket(2), "snip-90.00": ticket(10)}
+    found = variants(made, seed=0)
+    assert list(found) == [
+        *("dense", "px-90.00", "snip-90.00", "random-90.00"),
+        *("px-98.00", "snip-98.00", "random-98.00"),
+    ]
+    assert found["dense"] is None
+    assert all(t is found[name] for name, t in made.items())
+    assert [found[f"random-{level}.00"].kept for level in (90, 98)] == [10, 2]
+
+
+def test_a_random_ticket_of_the_users_own_needs_no_other():
+    assert list(variants({"px-90.00": ticket(10), "random-90.00": ticket(10)}, 0)) == [
+        *("dense", "px-90.00", "random-90.00")
+    ]
+
+
+def test_sizes_that_differ_by_less_than_the_name_tells_have_each_their_own():
+    found = variants({"a": ticket(10, 100_000), "b": ticket(11, 100_000)}, 0)
+    assert list(found) == ["dense", "a", "b", "random-99.99", "random-99.99-11"]
+    assert [t.kept for t in found.values() if t] == [10, 11, 10, 11]
+
+
+def test_one_ticket_goes_by_that_name():
+    assert list(variants({"px-90.00": ticket(10)}, 0)) == ["dense", "ticket", "random"]
+
+
+@pytest.mark.parametrize(
+    ("transfer", "start", "trained_from"),
+    [(None, {}, 1.0), (None, {"weight": 7.0}, 7.0), ("mask", {"weight": 7.0}, 1.0), ("mask+weights", {"weight": 7.0}, 7.0)],
+)
+def test_which_weights_a_ticket_is_transferred_with(job, monkeypatch, transfer, start, trained_from):
     seen = []
-    monkeypatch.setattr(
-        steps,
-        "_train",
-        lambda job, where, task, model, *_: seen.append(model) or {"metric": "m", "value": 0, "seconds": 0},
-    )
-    job.tasks["t"] = None
+
+    def train(job, where, task, model, *_):
+        seen.append(model)
+        return {"metric": "m", "value": 0, "seconds": 0}
+
+    monkeypatch.setattr(steps, "_train", train)
+    job.tasks["t"], job.transfer = None, transfer
     model = torch.nn.Linear(2, 1)
-    before = model.weight.detach().clone()
-    ticket = Ticket({"weight": torch.tensor([[True, False]])}, start={"weight": torch.full((1, 2), 7.0)})
-    steps.transferred(job, "t", "ticket", model, ticket, 2, lambda line: None)
-    assert seen[0].weight.tolist() == [[7.0, 0.0]]
-    assert torch.equal(model.weight, before)
+    torch.nn.init.ones_(model.weight)
+    made = Ticket(
+        {"weight": torch.tensor([[True, True]])}, start={n: torch.full((1, 2), value) for n, value in start.items()}
+    )
+    made = with_weights(job, "ticket", made, model, print)
+    steps.transferred(job, "t", "ticket", model, made, 2, lambda line: None)
+    assert seen[0].weight.tolist() == [[trained_from] * 2]
+    assert model.weight.tolist() == [[1.0, 1.0]]
+
+
+def test_weights_of_a_ticket_s_own_need_a_task_to_train_on(job):
+    job.transfer = "mask+weights"
+    with pytest.raises(PxframeError, match="carries no weights, and there is no 'pretrain'"):
+        with_weights(job, "px", ticket(1), torch.nn.Linear(2, 1), print)
 
 
 def test_describe_names_emptied_layers():

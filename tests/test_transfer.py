@@ -9,6 +9,9 @@ import time
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pxframe.config import load_config
 from pxframe.job import Job
@@ -101,7 +104,7 @@ def test_results_and_table(finished):
         assert row["sparsity"] == pytest.approx(1 - row["prunable_left"] / total)
         assert f"{row['value']:.2f}" in done.stdout
     assert done.stderr == ""
-    assert done.stdout.rstrip().endswith(f"results: {work / 'results.json'}")
+    assert done.stdout.rstrip().endswith(f"results: {work / 'results.json'}, {work / 'results.png'}")
 
 
 def test_pruned_weights_are_zero_in_the_trained_models(finished):
@@ -179,6 +182,61 @@ def test_scorers_that_train_use_the_task_s_own_runner(config, finished, tmp_path
     assert bool(ticket.start) == (scorer == "ltr")
 
 
+def run(config, work, *options, tasks=["digits"]):
+    options = ["tasks.digits.epochs=1", "tasks.scenes.epochs=1", "prune.samples=4", *options]
+    assert transfer.main([config, "--work-dir", str(work), "--tasks", *tasks, "--cfg-options", *options]) == 0
+    return rows(work)
+
+
+def test_every_seed_and_scorer_in_one_table_and_one_figure(config, finished, tmp_path, capsys):
+    table = run(config, tmp_path, "seed=[0,1]", "prune.scorer=[magnitude,snip]", "prune.sparsity=[0.5,0.8]")
+    variants = [f"{method}-{level}.00" for level in (50, 80) for method in ("magnitude", "snip", "random")]
+    assert [(r["seed"], r["variant"]) for r in table] == [(s, v) for s in (0, 1) for v in ("dense", *variants)]
+    assert [r["method"] for r in table[:4]] == ["dense", "magnitude", "snip", "random"]
+    assert (tmp_path / "seed-1" / "tickets" / "snip-80.00.safetensors").exists()
+    printed = capsys.readouterr().out
+    one, other = (r["value"] for r in table if r["variant"] == "snip-80.00")
+    assert f"{(one + other) / 2:.2f} ± {abs(one - other) / 2**0.5:.2f}" in printed
+    assert "seed 1: digits, snip-80.00: accuracy" in printed
+    with Image.open(tmp_path / "results.png") as figure:
+        assert figure.width > figure.height > 300
+
+
+def test_a_whole_model_is_pruned_with_its_head_as_training_begins_with_it(config, finished, tmp_path):
+    table = run(config, tmp_path, "prune.whole=True", "prune.scorer=magnitude", "prune.sparsity=0.01", tasks=["scenes"])
+    ticket = Ticket.load(tmp_path / "tickets" / "scenes" / "magnitude-1.00.safetensors")
+    assert any(n.startswith("decode_head.") for n in ticket.masks)
+    assert any(n.startswith("backbone.model.layer1.") for n in ticket.masks)
+    assert ticket.kept == round(0.99 * ticket.total) == table[1]["prunable_left"] == table[2]["prunable_left"]
+    # mmseg draws its last layer anew when training begins, from a normal distribution of deviation 0.01
+    assert ticket.density_per_layer()["decode_head.conv_seg.weight"] < 0.95
+    state = torch.load(tmp_path / "scenes" / "ticket" / "epoch_1.pth", weights_only=True)["state_dict"]
+    assert all((state[name][~mask] == 0).all() for name, mask in ticket.masks.items())
+
+
+def test_curves_go_to_the_back_ends_of_the_config(config, finished, tmp_path):
+    table = run(config, tmp_path, "vis_backends=[{'type':'TensorboardVisBackend'}]", "prune.scorer=magnitude")
+    for row in table:
+        board = EventAccumulator(str(tmp_path / "digits" / row["variant"] / "vis_data")).Reload()
+        assert board.Scalars("test accuracy")[0].value == pytest.approx(row["value"])
+        (loss,) = board.Scalars("loss")
+        assert loss.step == 1
+        log = (tmp_path / "digits" / row["variant"] / "train.log").read_text()
+        assert f"loss {loss.value:.4f}" in log
+
+
+def test_a_mask_goes_with_the_weights_it_was_trained_to(config, finished, tmp_path):
+    run(config, tmp_path, "transfer=mask+weights", "prune.scorer=magnitude")
+    for variant in ("ticket", "random"):
+        ticket = Ticket.load(tmp_path / "tickets" / f"{variant}+weights.safetensors")
+        trained = torch.load(tmp_path / "pretrain" / variant / "model.pth", weights_only=True)
+        for name, mask in ticket.masks.items():
+            assert torch.equal(ticket.start[name], trained[name])
+            assert (ticket.start[name][~mask] == 0).all()
+    dense = load_file(tmp_path / "pretrained.safetensors")
+    assert not torch.equal(dense["conv1.weight"] * ticket.masks["conv1.weight"], ticket.start["conv1.weight"])
+
+
 def test_an_early_step_past_the_end_of_training_is_refused(config, finished, tmp_path, capsys):
     options = ["prune.scorer.type=ltr", "prune.scorer.step=5000"]
     assert prune.main([config, "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
@@ -209,6 +267,7 @@ MISTAKES = {
         ["--cfg-options", "tasks.digits.prepare=None", "tasks.digits.data.train.root=/nowhere"],
         "tasks.digits: task 'classification': data['train']: ",
     ),
+    "back end": (["--cfg-options", "vis_backends=[{'type':'TensorbordVisBackend'}]"], "TensorbordVisBackend"),
     "plug-in": (["--no-plugin", "pixie"], "there is no such plug-in"),
 }
 

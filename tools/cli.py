@@ -5,43 +5,39 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from pxframe.command import add_common, one_line_errors, start
+from pxframe.errors import PxframeError
+from pxframe_tools import show
 
 
 def list_registered(args: argparse.Namespace) -> int:
-    """Print what plug-ins registered, one line a kind."""
+    """Print what plug-ins registered, one line a kind; with a pattern, the backbones or names that match."""
     from pxframe import backbones, scorers, tasks
 
     start(args)
-    for kind, found in (("scorers", scorers), ("backbones", backbones), ("tasks", tasks)):
-        if args.kind in (None, kind):
-            names = found()
-            print(f"{kind + ':':<11}{' '.join(names)}" if args.kind is None else "\n".join(names))
+    kinds = {"scorers": scorers, "backbones": backbones, "tasks": tasks}
+    if args.pattern is None:
+        for kind in [args.kind] if args.kind else kinds:
+            names = kinds[kind]()
+            print("\n".join(names) if args.kind else f"{kind + ':':<11}{' '.join(names)}")
+        return 0
+    if args.kind == "backbones":
+        found = models(args.pattern)
+    else:
+        found = [name for name in kinds[args.kind]() if fnmatchcase(name, args.pattern)]
+    if not found:
+        raise PxframeError(f"none of the {args.kind} matches {args.pattern!r}")
+    print("\n".join(found))
     return 0
 
 
-def show(args: argparse.Namespace) -> int:
-    """Print a ticket: how it was made, and what is left of each layer."""
-    from rich.console import Console
-    from rich.table import Table
+def models(pattern: str) -> list[str]:
+    """Every provider's models whose name matches, as ``PROVIDER MODEL``."""
+    from pxframe.registry import build, names
 
-    from pxframe.steps import describe
-    from pxframe.ticket import Ticket
-
-    ticket = Ticket.load(args.ticket)
-    print(describe(ticket))
-    for key, value in sorted(ticket.meta.items()):
-        print(f"  {key}: {value}")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
-    for column in ("shape", "kept", "density"):
-        table.add_column(column, justify="right")
-    for name, density in ticket.density_per_layer().items():
-        mask = ticket.masks[name]
-        table.add_row(name, "x".join(map(str, mask.shape)), f"{int(mask.sum()):,}", f"{density:.2%}")
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
-    return 0
+    return [f"{name:<13}{model}" for name in names("backbone") for model in build("backbone", name).models(pattern)]
 
 
 @one_line_errors
@@ -52,13 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = commands.add_parser("list", help="what plug-ins registered")
     command.add_argument("kind", nargs="?", choices=("scorers", "backbones", "tasks"))
+    command.add_argument("pattern", nargs="?", help="with wildcards, in quotes: list backbones 'resnet50*'")
     add_common(command)
     command.set_defaults(run=list_registered)
 
     command = commands.add_parser("show", help="what is in a ticket")
     command.add_argument("ticket", metavar="TICKET")
     add_common(command)
-    command.set_defaults(run=show)
+    command.set_defaults(run=show.run)
 
     # These import a training stack; listing and showing must not wait for it.
     heavy = next((a for a in arguments if not a.startswith("-")), None) not in ("list", "show")

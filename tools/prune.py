@@ -1,9 +1,9 @@
 """Make the tickets of a job, without transferring them.
 
-    python tools/prune.py CONFIG [--work-dir D] [--resume] [--device cpu|cuda] [--cfg-options k=v]
+    python tools/prune.py CONFIG [--work-dir D] [--resume] [--device cpu|cuda] [--trust-checkpoint] [--cfg-options k=v]
 
 The first half of ``transfer.py``: the backbone is built, trained if the config has a ``pretrain`` task, and pruned once
-for every sparsity. The tickets are ``<work dir>/tickets/<scorer>-<sparsity>.safetensors``.
+for every scorer and sparsity. The tickets are ``<work dir>/tickets/<scorer>-<sparsity>.safetensors``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pxframe.command import add_common, add_overrides, one_line_errors, start
 from pxframe.config import load_config
 from pxframe.job import Job
-from pxframe.steps import pretrained, rehearse, tickets
+from pxframe.steps import pretrained, rehearse, tickets, whole_tickets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,10 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     start(args)
     config = load_config(args.config, args.cfg_options)
-    job = Job.from_config(config, device=args.device, tasks=[], work_dir=args.work_dir, resume=args.resume)
+    tasks = None if config.prune.get("whole") else []  # the backbone is pruned for all of them alike
+    job = Job.from_config(config, device=args.device, tasks=tasks, work_dir=args.work_dir, resume=args.resume)
     rehearse(job)
     job.claim({"config": config.to_dict(), "device": args.device, "ticket": None})
-    tickets(job, pretrained(job, print), print)
+    for repetition in job.repetitions():
+        model = pretrained(repetition, print)
+        if not job.whole:
+            tickets(repetition, model, print)
+        for task in job.tasks:
+            whole_tickets(repetition, task, model, print)
     return 0
 
 

@@ -1,17 +1,20 @@
 """Transfer one pruned backbone to many tasks: the recipe, top to bottom.
 
     python tools/transfer.py CONFIG [--ticket F] [--tasks A B] [--work-dir D] [--resume]
-                             [--device cpu|cuda] [--cfg-options k=v]
+                             [--device cpu|cuda] [--trust-checkpoint] [--cfg-options k=v]
 
 1. Everything is checked before work begins: config keys, names, data, device, the ticket's fit.
 2. The backbone is built, and trained on the config's ``pretrain`` task if it has one.
-3. It is pruned once for every sparsity in the config; ``--ticket`` takes a ticket made earlier instead.
-4. Every task is trained from the same weights three times: dense, with the ticket, and with a random ticket that
-   keeps exactly as many weights.
-5. One table is printed, and ``results.json`` written, into the work dir beside the tickets.
+3. It is pruned once for every scorer and sparsity in the config; ``--ticket`` takes a ticket made earlier instead.
+   With ``prune.whole`` every task's whole model is pruned, head included.
+4. Every task is trained from the same weights: dense, with each ticket, and with a random ticket for each number
+   of weights that one keeps. (``transfer="mask+weights"``: from the weights that a ticket's own training left.)
+5. All of it is repeated for every seed in the config. One table is printed, with mean and standard deviation over
+   the seeds; ``results.json`` and a figure, ``results.png``, are written into the work dir beside the tickets.
 
 Stopped at any point, the same command with ``--resume`` ends with the same results as if it had not been; what is
-finished is not repeated. Each run's log is ``<work dir>/<task>/<variant>/train.log``.
+finished is not repeated. Each run leaves, in ``<work dir>/<task>/<variant>``, its log (``train.log``) and the trained
+model (``model.pth``), which loads without this library.
 """
 
 from __future__ import annotations
@@ -19,13 +22,25 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pxframe.command import add_common, add_overrides, one_line_errors, start
 from pxframe.config import load_config
+from pxframe.figure import draw
 from pxframe.job import Job
 from pxframe.results import print_table, write_results
-from pxframe.steps import describe, pretrained, random_ticket, rehearse, same_weights, tickets, transferred
+from pxframe.steps import (
+    describe,
+    pretrained,
+    rehearse,
+    same_weights,
+    tickets,
+    transferred,
+    whole_tickets,
+    with_weights,
+)
 from pxframe.ticket import Ticket
+from pxframe.variants import variants
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,31 +69,39 @@ def run(args: argparse.Namespace) -> int:
     rehearse(job, given)
     job.claim({"config": config.to_dict(), "device": args.device, "ticket": args.ticket})
 
-    model = pretrained(job, print)
+    rows = [row for repetition in job.repetitions() for row in repeat(repetition, given)]
+    results = job.work_dir / "results.json"
+    write_results(results, rows, config=args.config, seeds=job.seeds, device=job.device)
+    draw(rows, job.work_dir / "results.png")
+    print()
+    print_table(rows)
+    print(f"\nresults: {results}, {results.with_suffix('.png')}")
+    return 0
+
+
+def repeat(job: Job, given: Ticket | None) -> list[dict[str, Any]]:
+    """One repetition of the job, with one seed: a row for every task and variant."""
+
+    def say(line: str) -> None:
+        print(line if job.work_dir.name != f"seed-{job.seed}" else f"seed {job.seed}: {line}", flush=True)
+
+    model = pretrained(job, say)
 
     # Prune once ...
-    made = {"ticket": given} if given else tickets(job, model, print)
+    made = {"ticket": given} if given else {} if job.whole else tickets(job, model, say)
     if given:
-        print(
-            f"ticket: {describe(given)}{'' if same_weights(given, model) else '; made from other weights than these'}"
-        )
-    total = next(iter(made.values())).total
+        say(f"ticket: {describe(given)}{'' if same_weights(given, model) else '; made from other weights than these'}")
 
     # ... and transfer to every task.
     rows = []
     for task in job.tasks:
-        rows.append(transferred(job, task, "dense", model, None, total, print))
-        for name, ticket in made.items():
-            which = f"/{name}" if len(made) > 1 else ""
-            rows.append(transferred(job, task, f"ticket{which}", model, ticket, total, print))
-            rows.append(transferred(job, task, f"random{which}", model, random_ticket(job, ticket), total, print))
-
-    results = job.work_dir / "results.json"
-    write_results(results, rows, config=args.config, seed=job.seed, device=job.device)
-    print()
-    print_table(rows)
-    print(f"\nresults: {results}")
-    return 0
+        if job.whole:
+            made = whole_tickets(job, task, model, say)
+        total = next(iter(made.values())).total
+        for variant, ticket in variants(made, job.seed).items():
+            start = with_weights(job, variant, ticket, model, say)
+            rows.append(transferred(job, task, variant, model, start, total, say))
+    return rows
 
 
 @one_line_errors

@@ -1,4 +1,4 @@
-"""The same as ``short.py`` at full length, for a GPU: images at their own size, schedules to convergence.
+"""The same as ``short.py`` at full length, for a GPU: all of CIFAR-10, images at their own size, long schedules.
 
 python tools/transfer.py configs/real/long.py --device cuda
 """
@@ -11,13 +11,13 @@ _augmented = [
 ]
 
 tasks = dict(
+    cifar10=dict(data=dict(train=dict(samples=None)), epochs=40, batch_size=128, num_workers=8),
     tiny_imagenet=dict(
         data=dict(train=dict(transform=_augmented), test=dict(transform=[])),
         epochs=100,
         batch_size=128,
         optimizer=dict(lr=0.1),
         num_workers=8,
-        amp="bfloat16",
     ),
     camvid=dict(
         data=dict(
@@ -43,6 +43,5 @@ tasks = dict(
         head=dict(dilations=(1, 6, 12, 18)),
         epochs=150,
         num_workers=8,
-        amp="bfloat16",
     ),
 )

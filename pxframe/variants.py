@@ -1,0 +1,34 @@
+"""What a task is trained from: all of the backbone's weights, a ticket, or a random ticket of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from pxframe.threshold import global_masks
+from pxframe.ticket import Ticket
+
+
+def variants(made: Mapping[str, Ticket], seed: int) -> dict[str, Ticket | None]:
+    """Dense, every ticket, and a random ticket for each number of weights that one keeps; sparser ones later.
+
+    A ticket that is alone is called ``ticket``, its random counterpart ``random``.
+    """
+    alone = len(made) == 1
+    named = {"ticket": ticket for ticket in made.values()} if alone else dict(made)
+    sizes = {t.kept for name, t in made.items() if name.startswith("random-")}
+    for ticket in made.values():
+        if ticket.kept not in sizes:
+            sizes.add(ticket.kept)
+            name = "random" if alone else f"random-{100 * ticket.sparsity:.2f}"
+            named[name if name not in named else f"{name}-{ticket.kept}"] = random_ticket(ticket, seed)
+    return {"dense": None, **dict(sorted(named.items(), key=lambda item: round(item[1].sparsity, 4)))}
+
+
+def random_ticket(like: Ticket, seed: int) -> Ticket:
+    """A ticket of the same weights and exactly the same number kept, chosen at random."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = {name: torch.rand(mask.shape, generator=generator) for name, mask in like.masks.items()}
+    every = {name: torch.ones_like(mask) for name, mask in like.masks.items()}
+    return Ticket(global_masks(scores, every, like.kept), {"scorer": "random", "seed": seed})
