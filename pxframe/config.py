@@ -67,7 +67,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     config.setdefault("seed", 0)
     seeds = config.seed if isinstance(config.seed, (list, tuple)) else [config.seed]
     if not seeds or len(set(seeds)) < len(seeds) or not all(type(s) is int and s >= 0 for s in seeds):
-        raise PxframeError(f"config {file}: 'seed' must be a whole number, or a list of different ones: {config.seed!r}")
+        raise PxframeError(f"config {file}: 'seed' must be a whole number or a list of different ones: {config.seed!r}")
     return config
 
 

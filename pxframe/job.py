@@ -17,7 +17,6 @@ from pxframe.plan import check_sparsity
 from pxframe.registry import build
 from pxframe.task import Task
 
-
 #: Which weights a ticket may be transferred with; see :class:`Job`.
 TRANSFERS = (None, "mask", "mask+weights")
 

@@ -69,7 +69,8 @@ def pretrained(job: Job, say: Say) -> nn.Module:
 
 def tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
     """Prune the backbone once for every plan; tickets by name."""
-    assert job.scoring is not None and job.scoring.task is not None  # else the job would not have been built
+    assert job.scoring is not None  # else the job would not have been built
+    assert job.scoring.task is not None
     exclude = _classifier_pattern(job, model)
     return _tickets(job, job.scoring.task, model, {"exclude": exclude}, job.work_dir / "tickets", say)
 
@@ -80,7 +81,10 @@ def whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[str, 
 
     task = job.tasks[name]
     with tempfile.TemporaryDirectory() as scratch:
-        start = initialised(_runner(job, task, copy.deepcopy(model), Path(scratch)))
+        runner = _runner(job, task, copy.deepcopy(model), Path(scratch))
+        if not runner.max_epochs:
+            raise PxframeError(f"tasks.{name}: its head is fitted, not trained: prune.whole has nothing to score there")
+        start = initialised(runner)
     return _tickets(job, task, start.eval(), {"loss": task.loss}, job.work_dir / "tickets" / name, say)
 
 

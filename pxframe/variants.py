@@ -16,14 +16,14 @@ def variants(made: Mapping[str, Ticket], seed: int) -> dict[str, Ticket | None]:
     A ticket that is alone is called ``ticket``, its random counterpart ``random``.
     """
     alone = len(made) == 1
-    named = {"ticket": ticket for ticket in made.values()} if alone else dict(made)
+    named = {"ticket": next(iter(made.values()))} if alone else dict(made)
     sizes = {t.kept for name, t in made.items() if name.startswith("random-")}
     for ticket in made.values():
         if ticket.kept not in sizes:
             sizes.add(ticket.kept)
             name = "random" if alone else f"random-{100 * ticket.sparsity:.2f}"
             named[name if name not in named else f"{name}-{ticket.kept}"] = random_ticket(ticket, seed)
-    return {"dense": None, **dict(sorted(named.items(), key=lambda item: round(item[1].sparsity, 4)))}
+    return {"dense": None, **{name: named[name] for name in sorted(named, key=lambda n: round(named[n].sparsity, 4))}}
 
 
 def random_ticket(like: Ticket, seed: int) -> Ticket:

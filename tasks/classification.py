@@ -1,7 +1,8 @@
-"""Image classification: the backbone, a head on its pooled features, cross-entropy, accuracy."""
+"""Image classification: the backbone, a head on its pooled features, trained or fitted, and accuracy."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,19 @@ class Classification(TrainedTask):
         data: ``dict(train=..., test=...)`` of data sets that give (image, class number), e.g.
             ``dict(type="torchvision.datasets.ImageFolder", root="$PXFRAME_DATA/pets/train", transform=[...])``.
             Types are dotted names; ``transform`` is a list of configs, applied in their order.
-        head: config of the module on the pooled features; ``type`` is ``"Linear"``, a name in mmengine's ``MODELS`` or
-            a dotted name. Its ``in_features`` or ``in_channels``, and ``out_features`` or ``num_classes``, are filled
-            in.
+        head: config of the module on the pooled features. Trained: ``type`` is ``"Linear"``, ``"MLP"`` (``hidden``, a
+            list of widths, and ``dropout``), a name in mmengine's ``MODELS`` or a dotted name; its ``in_features`` or
+            ``in_channels``, and ``out_features`` or ``num_classes``, are filled in. Fitted, on a backbone that stays
+            as it is: ``"Ridge"`` (``alpha``, a number or a list to choose from on the training set, and ``balanced``)
+            or ``"KNN"`` (``k`` and ``temperature``); see ``pxframe_tasks.heads``.
             None keeps the backbone's own classifier, to train a backbone from the start.
+        frozen: True: the head alone is trained, on the backbone as it is, norms and their statistics included (with
+            ``"Linear"``, a linear probe).
+        epochs: of a trained head. A fitted one takes one pass over the training set, its images treated as those of
+            the test set; it needs no ``epochs`` and takes no key that says how to train.
         num_classes: of the data; default: as many as the training set's ``classes``.
         label_smoothing: share of the target spread over all classes.
+        save_predictions: write ``predictions.json`` into the run's folder when testing.
 
     The other keys are :class:`TrainedTask`'s.
     """
@@ -39,11 +47,13 @@ class Classification(TrainedTask):
         self,
         *,
         data: Mapping[str, Any],
-        epochs: int,
+        epochs: int | None = None,
         batch_size: int = 128,
         head: Mapping[str, Any] | None = {"type": "Linear"},
+        frozen: bool = False,
         num_classes: int | None = None,
         label_smoothing: float = 0.0,
+        save_predictions: bool = False,
         optimizer: Mapping[str, Any] = SGD,
         schedule: Sequence[Mapping[str, Any]] | None = None,
         head_lr_mult: float = 1.0,
@@ -66,9 +76,12 @@ class Classification(TrainedTask):
             mean=mean,
             std=std,
         )
-        self.head = head
+        self.head, self.frozen = head, frozen
+        if frozen and head is None:
+            raise pxframe.PxframeError(f"{self.where}: 'frozen' without a 'head' leaves nothing to train; give a head")
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.save_predictions = save_predictions
 
     def prepare(self) -> None:
         super().prepare()
@@ -80,7 +93,7 @@ class Classification(TrainedTask):
             )
 
     def labels(self, dataset: Any) -> Sequence[Any] | None:
-        return getattr(dataset.samples, "targets", None)
+        return dataset.targets
 
     def sample(self, item: Any) -> tuple[Tensor, Any]:
         return item["inputs"], item["data_samples"]
@@ -89,6 +102,14 @@ class Classification(TrainedTask):
         from pxframe_tasks.classifier import Images
 
         return Images(config)
+
+    def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
+        """The backbone's weights by its own names, a linear head in its classifier's place; others as ``head.*``."""
+        backbone: dict[str, Tensor] = model.backbone.state_dict()
+        head = model.head.state_dict() if model.head is not None else {}
+        linear = classifier and isinstance(model.head, nn.Linear)
+        state = backbone | {f"{classifier if linear else 'head'}.{n}": t for n, t in head.items()}
+        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
     def runner(
         self,
@@ -104,20 +125,28 @@ class Classification(TrainedTask):
     ) -> Any:
         from pxframe.preserve import seeded
         from pxframe.runner import blaming
-        from pxframe_tasks.classifier import Accuracy, Classifier, build_head
+        from pxframe_tasks.classifier import Accuracy, Classifier
+        from pxframe_tasks.fitting import FitLoop
+        from pxframe_tasks.heads import Fitted, build_head
 
         classes = self.num_classes or len(self.dataset("train").classes or ())
         if not classes:
             raise pxframe.PxframeError(f"{self.where}: data['train'] does not say its classes; set 'num_classes'")
+        if self.head is None and not provider.classifier(backbone):
+            raise pxframe.PxframeError(f"{self.where}: the backbone has no classifier of its own; give a 'head'")
         head, part = None, f"backbone.{provider.classifier(backbone)}"
         if self.head is not None:
+            images, part = len(self.dataset("train")), "head"
             with blaming(f"{self.where}: 'head'"), seeded(seed, torch.device("cpu")):
-                head, part = build_head(dict(self.head), provider.strip(backbone), classes), "head"
-        model = Classifier(backbone, head, self.label_smoothing, self.mean, self.std)
+                head = build_head(self.head, provider.strip(backbone), classes, images)
+        fitted = isinstance(head, Fitted)
+        self._check_training(fitted)
+        model = Classifier(backbone, head, self.label_smoothing, self.mean, self.std, self.frozen or fitted)
         return self.make_runner(
             model,
-            Accuracy(),
+            Accuracy(work_dir / "predictions.json" if self.save_predictions else None),
             part,
+            loop={"type": FitLoop} if fitted else None,
             work_dir=work_dir,
             device=device,
             seed=seed,
@@ -125,6 +154,19 @@ class Classification(TrainedTask):
             hooks=hooks,
             log_level=log_level,
         )
+
+    def _check_training(self, fitted: bool) -> None:
+        """Refuse keys that a fitted head would not read, and miss the one that a trained head needs."""
+        if not fitted:
+            if self.epochs is None:
+                raise pxframe.PxframeError(f"{self.where} needs the option 'epochs', or a head that is fitted")
+            return
+        parameters = inspect.signature(type(self)).parameters
+        for key in ("epochs", "optimizer", "schedule", "head_lr_mult", "label_smoothing"):
+            if getattr(self, key) != parameters[key].default:
+                raise pxframe.PxframeError(
+                    f"{self.where}: the head {self.head['type']!r} is fitted, not trained: leave out {key!r}"
+                )
 
 
 def _few(classes: Sequence[Any]) -> str:

@@ -29,7 +29,7 @@ class TrainedTask(pxframe.Task):
         schedule: configs of mmengine parameter schedulers; default: cosine to zero.
         head_lr_mult: the head's learning rate, as a factor on the backbone's.
         num_workers: processes that load data.
-        amp: ``"bfloat16"`` for mixed precision while training on a GPU.
+        amp: ``"bfloat16"`` for mixed precision while training, ``"float32"`` for none; default: mixed on a GPU.
         prepare: ``dict(type="package.function", root=FOLDER, **options)``, which writes the data, once.
         mean: of the pixel values (0 to 255, RGB), subtracted.
         std: of the pixel values, divided by.
@@ -127,8 +127,12 @@ class TrainedTask(pxframe.Task):
         """The data set that ``config`` describes, its root located."""
         raise NotImplementedError
 
-    def make_runner(self, model: Any, metric: Any, head: str, **options: Any) -> Any:
-        """A runner for ``model``, whose head's parameters have names that begin with ``head``."""
+    def make_runner(self, model: Any, metric: Any, head: str, loop: Any = None, **options: Any) -> Any:
+        """A runner for ``model``, whose head's parameters have names that begin with ``head``.
+
+        ``loop`` is the config of a training loop that does not train by epochs: it sees the training images in their
+        order, and as the test transforms leave them.
+        """
         from pxframe.runner import make_runner
 
         # mmengine looks for these strings anywhere in a name, the longest one first; a backbone may have a
@@ -136,7 +140,7 @@ class TrainedTask(pxframe.Task):
         mult = {} if self.head_lr_mult == 1 else {"backbone.": 1.0, f"{head}.": self.head_lr_mult}
         return make_runner(
             model,
-            train=self.dataset("train"),
+            train=self.dataset("train", transforms_of="test" if loop else ""),
             test=self.dataset("test"),
             metric=metric,
             epochs=self.epochs,
@@ -145,6 +149,7 @@ class TrainedTask(pxframe.Task):
             optimizer=self.optimizer,
             lr_mult=mult,
             schedule=self.schedule,
+            loop=loop,
             amp=self.amp,
             where=self.where,
             **options,

@@ -201,6 +201,7 @@ def with_test(data, **changes):
         (lambda d: {"data": with_test(d, root="$NO_SUCH_VARIABLE/x")}, ("data['test']", "NO_SUCH_VARIABLE")),
         (lambda d: {"data": with_test(d, type="torchvision.datasets.Nope")}, ("data['test']", "Nope")),
         (lambda d: {"data": with_test(d, rot=1)}, ("data['test']", "rot")),
+        (lambda d: {"data": with_test(d, type="torchvision.datasets.CIFAR10")}, ("data['test']", "not found")),
         (
             lambda d: {"data": with_test(d, transform=[{"type": "torchvision.transforms.v2.No"}])},
             ("data['test']", "No"),

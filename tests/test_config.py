@@ -52,7 +52,7 @@ def test_every_config_of_the_package_loads(name):
         (GOOD + "tasks = dict(digits=3)\n", "'digits' must be a dict"),
         (GOOD + "1 / 0\n", "ZeroDivisionError: division by zero"),
         (GOOD + "def\n", "SyntaxError"),
-        (GOOD + "seed = [1, 1]\n", "'seed' must be a whole number, or a list of different ones"),
+        (GOOD + "seed = [1, 1]\n", "'seed' must be a whole number or a list of different ones"),
     ],
 )
 def test_mistakes_in_a_config_cost_one_line(write, text, message):

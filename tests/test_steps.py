@@ -75,7 +75,12 @@ def test_one_ticket_goes_by_that_name():
 
 @pytest.mark.parametrize(
     ("transfer", "start", "trained_from"),
-    [(None, {}, 1.0), (None, {"weight": 7.0}, 7.0), ("mask", {"weight": 7.0}, 1.0), ("mask+weights", {"weight": 7.0}, 7.0)],
+    [
+        (None, {}, 1.0),
+        (None, {"weight": 7.0}, 7.0),
+        ("mask", {"weight": 7.0}, 1.0),
+        ("mask+weights", {"weight": 7.0}, 7.0),
+    ],
 )
 def test_which_weights_a_ticket_is_transferred_with(job, monkeypatch, transfer, start, trained_from):
     seen = []

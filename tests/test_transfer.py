@@ -182,7 +182,7 @@ def test_scorers_that_train_use_the_task_s_own_runner(config, finished, tmp_path
     assert bool(ticket.start) == (scorer == "ltr")
 
 
-def run(config, work, *options, tasks=["digits"]):
+def run(config, work, *options, tasks=("digits",)):
     options = ["tasks.digits.epochs=1", "tasks.scenes.epochs=1", "prune.samples=4", *options]
     assert transfer.main([config, "--work-dir", str(work), "--tasks", *tasks, "--cfg-options", *options]) == 0
     return rows(work)

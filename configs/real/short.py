@@ -20,9 +20,7 @@ _sgd = dict(type="SGD", momentum=0.9, weight_decay=5e-4)
 _cifar = dict(
     type="classification",
     data=dict(
-        train=dict(
-            type=_folder, root="$PXFRAME_DATA/cifar10-train/cifar10/train", samples=10_000, transform=_crop
-        ),
+        train=dict(type=_folder, root="$PXFRAME_DATA/cifar10-train/cifar10/train", samples=10_000, transform=_crop),
         test=dict(type=_folder, root="$PXFRAME_DATA/cifar10-test/cifar10/test"),
     ),
     head=None,  # its own classifier was trained for these classes
