@@ -99,6 +99,9 @@ class Job:
             raise PxframeError("the config says nothing about images to score on: give prune.data or pretrain")
         if whole and not scored:
             raise PxframeError("prune.whole makes tickets of each task's own; it cannot be used with a given ticket")
+        boards = _plain(config.get("vis_backends") or ())
+        if not all(isinstance(board, Mapping) for board in boards):
+            raise PxframeError(f"'vis_backends' must be a list of dict(type=...), got {boards!r}")
         transfer = config.get("transfer")
         if transfer not in TRANSFERS:
             raise PxframeError(f"'transfer' must be one of {TRANSFERS}, got {transfer!r}")
@@ -117,7 +120,7 @@ class Job:
             tasks={name: build("task", _plain(config["tasks"][name]), f"task {name!r}") for name in chosen},
             whole=whole,
             transfer=transfer,
-            vis_backends=tuple(_plain(config.get("vis_backends") or ())),
+            vis_backends=tuple(boards),
         )
         named = {"pretrain": pretrain, "prune.data": source, **{f"tasks.{n}": t for n, t in job.tasks.items()}}
         for where, task in named.items():

@@ -50,7 +50,7 @@ class Net:
         self._traces: dict[Any, Trace] = {}
         self.weights = {name: self._parameters[name] for name in masks}
         self.masks = dict(masks)
-        self.loss: Loss = loss or F.cross_entropy
+        self.loss: Loss = _explained(loss or F.cross_entropy)
         self.generator = generator or torch.Generator().manual_seed(0)
         self.memory: dict[Any, Any] = {}
         self._train = train
@@ -173,6 +173,25 @@ class Net:
         if key not in self._traces:
             self._traces[key] = trace_model(self._model, inputs)
         return self._traces[key]
+
+
+def _explained(loss: Loss) -> Loss:
+    """``loss``, whose failure on outputs and targets that do not belong together costs one line."""
+
+    def wrapped(output: Any, target: Any) -> Tensor:
+        try:
+            return loss(output, target)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            shapes = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in (output, target)]
+            raise PxframeError(
+                f"there is no loss of an output {shapes[0]} and targets {shapes[1]} "
+                f"({' '.join(str(error).split())[:200]}); score on images with targets of the network's own task, "
+                f"or with a scorer that reads none"
+            ) from error
+
+    return wrapped
 
 
 class Batches:

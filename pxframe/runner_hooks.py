@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import set_random_seed
+from torch import Tensor
 
 from pxframe.errors import PxframeError
 from pxframe.ticket import Ticket
@@ -76,6 +78,16 @@ class Window(Hook):
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         if runner.iter + 1 == self.stop:
             raise self.Reached
+
+
+class StateHook(Hook):
+    """Begins training from ``state``, a copy of what the model's ``state_dict()`` is to be."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._state = {name: value.clone() for name, value in state.items()}
+
+    def before_train(self, runner: Any) -> None:
+        runner.model.load_state_dict(self._state)
 
 
 class _Began(Exception):

@@ -72,7 +72,8 @@ def tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
     assert job.scoring is not None  # else the job would not have been built
     assert job.scoring.task is not None
     exclude = _classifier_pattern(job, model)
-    return _tickets(job, job.scoring.task, model, {"exclude": exclude}, job.work_dir / "tickets", say)
+    options = {"exclude": exclude, "train": _trainer(job, job.scoring.task)}
+    return _tickets(job, job.scoring.task, model, options, job.work_dir / "tickets", say)
 
 
 def whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[str, Ticket]:
@@ -85,7 +86,8 @@ def whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[str, 
         if not runner.max_epochs:
             raise PxframeError(f"tasks.{name}: its head is fitted, not trained: prune.whole has nothing to score there")
         start = initialised(runner)
-    return _tickets(job, task, start.eval(), {"loss": task.loss}, job.work_dir / "tickets" / name, say)
+    options = {"loss": task.loss, "train": _trainer(job, task, model)}
+    return _tickets(job, task, start.eval(), options, job.work_dir / "tickets" / name, say)
 
 
 def with_weights(job: Job, name: str, ticket: Ticket | None, model: nn.Module, say: Say) -> Ticket | None:
@@ -163,25 +165,31 @@ def _tickets(
         file = folder / f"{name}.safetensors"
         if not file.exists():
             batches = task.batches(job.scoring.samples, job.scoring.batch_size, seed=job.seed)
-            plan = {**options, "train": _trainer(job, task), **plan}
-            ticket = prune(model.to(job.device), batches, seed=job.seed, **plan)
+            ticket = prune(model.to(job.device), batches, seed=job.seed, **{**options, **plan})
             ticket.save(file)
             say(f"prune: {describe(ticket)} -> {file}")
         made[name] = Ticket.load(file)
     return made
 
 
-def _trainer(job: Job, task: Task) -> Train:
-    """What scorers that need training train with: the scoring task's own runner."""
+def _trainer(job: Job, task: Task, backbone: nn.Module | None = None) -> Train:
+    """What scorers that need training train with: the task's own runner.
+
+    It trains a backbone, or, where the ``backbone`` that a whole model is made of is given, that whole model.
+    """
 
     def train(model: nn.Module, ticket: Ticket, start: int = 0, stop: int | None = None) -> None:
-        from pxframe.runner_hooks import TicketHook, Window
+        from pxframe.runner_hooks import StateHook, TicketHook, Window
 
         with tempfile.TemporaryDirectory() as scratch:
-            classifier = job.provider.classifier(model)
-            runner = _runner(job, task, model, Path(scratch))
+            classifier = job.provider.classifier(model if backbone is None else backbone)
+            runner = _runner(job, task, model if backbone is None else copy.deepcopy(backbone), Path(scratch))
+            if backbone is not None:
+                runner.register_hook(StateHook(model.state_dict()), priority="HIGHEST")
             runner.register_hook(TicketHook(ticket, classifier))
             Window(start, stop).run(runner)
+            if backbone is not None:
+                model.load_state_dict(runner.model.state_dict())
 
     return train
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pxframe
+from pxframe.errors import within
 from pxframe_tasks.training import IMAGENET_MEAN, IMAGENET_STD, TrainedTask
 
 SGD = {"type": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
@@ -22,11 +24,21 @@ class Segmentation(TrainedTask):
         data: ``dict(train=..., test=...)`` of mmseg's data sets, e.g. ``dict(type="PascalVOCDataset",
             data_root="$PXFRAME_DATA/VOC2012", ann_file="ImageSets/Segmentation/train.txt", data_prefix=dict(
             img_path="JPEGImages", seg_map_path="SegmentationClass"), pipeline=[...])``. For other classes than Pascal
-            VOC's in that layout: ``BaseSegDataset`` with ``metainfo=dict(classes=[...])``.
+            VOC's in that layout: ``BaseSegDataset`` with ``metainfo=dict(classes=[...])``, and ``img_suffix`` and
+            ``seg_map_suffix`` where files end otherwise than in ``.jpg`` and ``.png``. Several lists in one:
+            ``dict(type="ConcatDataset", datasets=[...], pipeline=[...])``; the pipeline is each one's.
         head: config of any decode head in mmseg. ``in_channels``, ``c1_in_channels`` and ``num_classes`` are filled in
-            where they are left out. ``in_index`` counts the backbone's feature maps.
+            where they are left out. ``in_index`` counts the feature maps the head is given.
+        out_indices: which of the backbone's feature maps the head is given, in this order; default: all. timm's ResNets
+            give their stem's first; ``(-4, -3, -2, -1)`` are the maps that mmseg's heads are made for.
+        output_stride: pixels, in height and in width, to one of the coarsest map: 8, 16 or 32. Convolutions are
+            dilated in place of striding on. Default: the backbone's own.
+        size_divisor: images are padded, to the right and below, to a multiple of it: a ViT's patch size. The padding
+            counts neither in the loss nor in the score.
         ignore_index: label that counts neither in the loss nor in the score.
         test_batch_size: images a step when testing; above 1 they must be of one size.
+        save_predictions: when testing, write the predicted labels at full resolution to ``predictions/STEM.png`` in the
+            run's folder, STEM being the image's.
 
     The other keys are :class:`TrainedTask`'s.
     """
@@ -42,8 +54,12 @@ class Segmentation(TrainedTask):
         head: Mapping[str, Any],
         epochs: int,
         batch_size: int = 16,
+        out_indices: Sequence[int] | None = None,
+        output_stride: int | None = None,
+        size_divisor: int = 1,
         ignore_index: int = 255,
         test_batch_size: int = 1,
+        save_predictions: bool = False,
         optimizer: Mapping[str, Any] = SGD,
         schedule: Sequence[Mapping[str, Any]] | None = None,
         head_lr_mult: float = 1.0,
@@ -66,12 +82,46 @@ class Segmentation(TrainedTask):
             mean=mean,
             std=std,
         )
-        self.head = head
+        if output_stride not in (None, 8, 16, 32):
+            raise pxframe.PxframeError(
+                f"{self.where}: 'output_stride' must be None, 8, 16 or 32, got {output_stride!r}"
+            )
+        if not (isinstance(size_divisor, int) and size_divisor > 0):
+            raise pxframe.PxframeError(
+                f"{self.where}: 'size_divisor' must be a whole number above 0, got {size_divisor!r}"
+            )
+        self.head = {"ignore_index": ignore_index, **head}
+        self.out_indices = out_indices
+        self.output_stride = output_stride
+        self.size_divisor = size_divisor
         self.ignore_index = ignore_index
         self.test_batch_size = test_batch_size
+        self.save_predictions = save_predictions
 
-    def sample(self, item: Any) -> tuple[Tensor, Any]:
-        return item["inputs"].flip(0), item["data_samples"].gt_sem_seg.data[0]  # mmseg reads BGR
+    def batches(self, samples: int, batch_size: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See :meth:`pxframe.Task.batches`. Images that differ in size are padded as in training, labels too."""
+        from pxframe_tasks.scoring import drawn
+        from pxframe_tasks.segmentor import stacked
+
+        dataset = self.dataset("train", transforms_of="test")
+        preprocessor = self._preprocessor()
+        chosen = drawn(len(dataset), samples, None, seed)
+        for start in range(0, len(chosen), batch_size):
+            yield stacked(preprocessor, [dataset[i] for i in chosen[start : start + batch_size]])
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of logits ``[N, K, h, w]``, resized as the head does, and labels ``[N, H, W]``, per pixel."""
+        logits = F.interpolate(output, target.shape[-2:], mode="bilinear", align_corners=self._align_corners)
+        return F.cross_entropy(logits, target, ignore_index=self.head["ignore_index"])
+
+    def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
+        """Weights as mmseg's ``EncoderDecoder`` names them: ``backbone.*`` and ``decode_head.*``.
+
+        mmseg's ``ResNet`` takes those of timm's. Where the last stages are dilated it needs ``contract_dilation=True``,
+        and computes the same in ResNet-50 and deeper; in ResNet-18 and 34 it dilates other convolutions than timm.
+        """
+        state = super().export(model, classifier)
+        return {name.replace("backbone.model.", "backbone.", 1): value for name, value in state.items()}
 
     def build_dataset(self, config: dict[str, Any], split: str) -> Any:
         from pxframe_tasks.segmentor import build_dataset
@@ -92,16 +142,23 @@ class Segmentation(TrainedTask):
     ) -> Any:
         from pxframe.preserve import seeded
         from pxframe.runner import blaming
-        from pxframe_tasks.segmentor import MeanIoU, build_segmentor
+        from pxframe_tasks.segmentor import MeanIoU, build_segmentor, check_stems
 
         classes = self.dataset("train").metainfo.get("classes") or ()
+        predictions = None
+        if self.save_predictions:
+            predictions = work_dir / "predictions"
+            with within(f"{self.where}: 'save_predictions'"):
+                check_stems(self.dataset("test"))
         provider.strip(backbone)
+        provider.dense(backbone, self.output_stride)
         with blaming(f"{self.where}: 'head'"), seeded(seed, torch.device("cpu")):
-            head = {"ignore_index": self.ignore_index, **self.head}
-            model = build_segmentor(backbone, provider, head, len(classes), self.mean, self.std)
+            model = build_segmentor(
+                backbone, provider, self.out_indices, dict(self.head), len(classes), self._preprocessor()
+            )
         return self.make_runner(
             model,
-            MeanIoU(ignore_index=self.ignore_index),
+            MeanIoU(ignore_index=self.ignore_index, output_dir=predictions),
             "decode_head",
             collate="pseudo_collate",
             scope="mmseg",
@@ -113,6 +170,15 @@ class Segmentation(TrainedTask):
             hooks=hooks,
             log_level=log_level,
         )
+
+    @property
+    def _align_corners(self) -> bool:
+        return self.head.get("align_corners", False)
+
+    def _preprocessor(self) -> Any:
+        from pxframe_tasks.segmentor import preprocessor
+
+        return preprocessor(self.mean, self.std, self.size_divisor, self.head["ignore_index"])
 
 
 @pxframe.hookimpl

@@ -88,6 +88,13 @@ def test_same_seed_same_ticket_bit_for_bit(model, batches, scorer, tmp_path):
     assert files[0] == files[1]
 
 
+def test_targets_of_another_task_cost_one_line(model):
+    batches = [(torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long))]
+    with pytest.raises(pxframe.PxframeError, match=r"no loss of an output \[2, \d+\] and targets \[2, 8, 8\]") as caught:
+        pxframe.prune(model, batches, scorer="snip", sparsity=0.5)
+    assert "\n" not in str(caught.value)
+
+
 def test_another_seed_is_another_random_ticket(model):
     a, b = (pxframe.prune(model, None, scorer="random", sparsity=0.5, seed=s) for s in (0, 1))
     assert any(not torch.equal(a.masks[n], b.masks[n]) for n in a.masks)

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
+import pxframe
 from pxframe import registry
 from pxframe.errors import PxframeError
+from pxframe.prunable import prunable
+from pxframe.runner_hooks import TicketHook, initialised
 from pxframe_plugins.cifar_resnet import CifarResNet
 from pxframe_plugins.timm import Timm
 from pxframe_tasks.openmmlab import import_mmseg
@@ -31,6 +35,7 @@ DEEPLAB = {
 HEADS = {
     "deeplabv3+": DEEPLAB,
     "fcn": {"type": "FCNHead", "channels": 8, "num_convs": 1, "norm_cfg": BN, "in_index": 1},
+    "aspp": {"type": "ASPPHead", "channels": 8, "dilations": (1, 2), "norm_cfg": BN},
     "psp": {"type": "PSPHead", "channels": 8, "pool_scales": (1, 2), "norm_cfg": BN},
     "uper": {
         "type": "UPerHead",
@@ -68,7 +73,7 @@ def root(tmp_path_factory):
             image[label > 0, 2 * (i % 2)] = 240
             Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
             palette = Image.fromarray(label, mode="P")
-            palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+            palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0] + 759 * [224])  # a shorter one costs labels bits
             palette.save(root / "SegmentationClass" / f"{name}.png")
     return root
 
@@ -80,7 +85,15 @@ def voc(root, split, pipeline, **changes):
         "ann_file": f"ImageSets/Segmentation/{split}.txt",
         "data_prefix": {"img_path": "JPEGImages", "seg_map_path": "SegmentationClass"},
         "pipeline": pipeline,
+        "serialize_data": False,  # it calls the garbage collector, which takes half a second here
     } | changes
+
+
+def listed(root, *splits, **changes):
+    """Several lists in one data set; their pipeline stands beside them."""
+    parts = [voc(root, split, **{"pipeline": None, **changes}) for split in splits]
+    parts = [{key: value for key, value in part.items() if value is not None} for part in parts]
+    return {"type": "ConcatDataset", "datasets": parts, "pipeline": LOAD + AUGMENT + PACK}
 
 
 def task(root, **options):
@@ -132,6 +145,29 @@ def test_it_learns(root, tmp_path, capsys):
     runner.train()
     assert runner.test()["mIoU"] > 60
     assert capsys.readouterr() == ("", "")
+
+
+def test_saved_predictions_give_the_reported_score(root, tmp_path):
+    it = task(root, save_predictions=True, epochs=1)
+    runner = run(it, tmp_path)
+    runner.train()
+    result = runner.test()
+    confusion = np.zeros((21, 21))
+    files = sorted((tmp_path / "predictions").iterdir())
+    assert [file.name for file in files] == [f"val{i}.png" for i in range(4)]
+    for file in files:
+        label, predicted = np.asarray(Image.open(root / "SegmentationClass" / file.name)), np.asarray(Image.open(file))
+        confusion += confusion_matrix(label[label < 255], predicted[label < 255], labels=range(21))
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    ious = confusion.diagonal()[union > 0] / union[union > 0]
+    assert result["mIoU"] == pytest.approx(100 * ious.mean(), abs=0.006)
+
+
+def test_predictions_of_one_name_are_refused(root, tmp_path):
+    data = {"train": voc(root, "train", LOAD + PACK), "test": listed(root, "val", "val")}
+    it = task(root, data=data, save_predictions=True)
+    with pytest.raises(PxframeError, match="'save_predictions': two test images have the name val0, val1"):
+        run(it, tmp_path)
 
 
 def test_the_dilated_head_reads_the_maps_it_is_given(root, tmp_path):
@@ -189,11 +225,54 @@ def test_timm_weights_are_not_initialised_again(root, tmp_path):
     assert all(torch.equal(after[n], p) for n, p in before.items())
 
 
+@pytest.mark.parametrize("head", ["fcn", "deeplabv3+", "uper"])
+def test_a_plain_vit_gives_maps_of_one_resolution(root, tmp_path, head):
+    timm = Timm()
+    model = timm.build("vit_tiny_patch16_224", embed_dim=24, depth=4, dynamic_img_size=True)
+    it = task(root, head=HEADS[head], epochs=1, out_indices=(-3, -2, -1), size_divisor=16)
+    runner = run(it, tmp_path, model, timm)
+    maps = runner.model.extract_feat(torch.randn(2, 3, 32, 48))
+    assert [m.shape for m in maps] == [(2, 24, 2, 3)] * 3
+    runner.train()
+    assert 0 <= runner.test()["mIoU"] <= 100
+    predictions = runner.model.test_step(next(iter(runner.test_dataloader)))
+    assert predictions[0].pred_sem_seg.shape == (32, 40)  # of 32 x 48, padded
+
+
+def test_padding_leaves_the_image_where_it_was(root, tmp_path):
+    """With a head that looks at one pixel at a time, padded images are predicted as unpadded ones."""
+    plain, padded = (run(task(root, size_divisor=d), tmp_path / str(d)).model.eval() for d in (1, 32))
+    head = plain.decode_head.conv_seg  # as good as any 1x1 convolution
+    for model in (plain, padded):
+        model.extract_feat = lambda x: [x]
+        model.decode_head.forward = lambda maps: head(maps[0].mean(1, keepdim=True).expand(-1, 8, -1, -1))
+    data = task(root).dataset("test")[0]
+    with torch.no_grad():
+        a, b = (
+            m.test_step({"inputs": [data["inputs"]], "data_samples": [data["data_samples"]]})[0]
+            for m in (plain, padded)
+        )
+    assert torch.equal(a.seg_logits.data, b.seg_logits.data)
+
+
 def test_the_head_s_learning_rate(root, tmp_path):
     runner = run(task(root, head_lr_mult=10), tmp_path)
     rates = {id(p): g["initial_lr"] for g in runner.optim_wrapper.optimizer.param_groups for p in g["params"]}
     assert rates[id(runner.model.decode_head.conv_seg.weight)] == pytest.approx(0.5)
     assert rates[id(runner.model.backbone.model.conv1.weight)] == pytest.approx(0.05)
+
+
+def test_other_classes_and_suffixes_in_that_layout(root, tmp_path):
+    root = shutil.copytree(root, tmp_path / "mine")
+    for path in (root / "JPEGImages").iterdir():
+        Image.open(path).save(path.with_suffix(".png"))
+        path.unlink()
+    changes = {"type": "BaseSegDataset", "img_suffix": ".png", "metainfo": {"classes": ["ground", "red", "blue"]}}
+    data = {"train": voc(root, "train", LOAD + PACK, **changes), "test": voc(root, "val", LOAD + PACK, **changes)}
+    it = task(root, data=data)
+    it.prepare()
+    assert (len(it.dataset("train")), len(it.dataset("test"))) == (9, 4)
+    assert run(it, tmp_path / "run").model.decode_head.num_classes == 3
 
 
 def test_the_written_digit_scenes(tmp_path):
@@ -217,8 +296,31 @@ def changed(root, split, **changes):
     return {"data": data}
 
 
+def parts(root, *splits, **changes):
+    return {"data": {"train": listed(root, *splits, **changes), "test": voc(root, "val", LOAD + PACK)}}
+
+
+def test_several_lists_in_one(root, tmp_path, monkeypatch):
+    aug = shutil.copytree(root, tmp_path / "VOC")
+    (aug / "SegmentationClass").rename(aug / "SegmentationClassAug")
+    (aug / "ImageSets/Segmentation/val.txt").rename(aug / "ImageSets/Segmentation/aug.txt")
+    monkeypatch.setenv("VOC_AUG", str(aug))
+    train = listed(root, "train", "aug")
+    prefix = {"img_path": "JPEGImages", "seg_map_path": "SegmentationClassAug"}
+    train["datasets"][1] |= {"data_root": "$VOC_AUG", "data_prefix": prefix}
+    it = task(root, data={"train": train, "test": voc(root, "val", LOAD + PACK)}, epochs=1)
+    it.prepare()
+    dataset = it.dataset("train")
+    assert len(dataset) == 9 + 4
+    assert dataset[12]["data_samples"].seg_map_path == str(aug / "SegmentationClassAug" / "val3.png")
+    assert max(dataset[12]["inputs"].shape) <= 32  # cropped
+    [(inputs, target)] = it.batches(13, 13, seed=0)
+    assert (inputs.shape, target.shape) == ((13, 3, 32, 40), (13, 32, 40))  # not cropped
+    run(it, tmp_path / "run").train()
+
+
 @pytest.mark.parametrize(
-    ("change", "parts"),
+    ("change", "words"),
     [
         (lambda r: changed("/no/such", "train"), ("data['train']", "/no/such")),
         (lambda r: changed(r, "test", ann_file="ImageSets/no.txt"), ("data['test']", "'ann_file'", "no.txt")),
@@ -228,14 +330,19 @@ def changed(root, split, **changes):
         (lambda r: changed(r, "train", pipeline=[{"type": "LoadImage"}]), ("data['train']", "LoadImage")),
         (lambda r: changed(r, "train", img_suffix=".png"), ("data['train']", "train0.png")),
         (lambda r: {"heads": {}}, ("'head'",)),
+        (lambda r: {"output_stride": 4}, ("'output_stride'", "4")),
+        (lambda r: {"size_divisor": 0}, ("'size_divisor'", "0")),
+        (lambda r: parts(r, "train", "augmented"), ("data['train']", "datasets[1]", "'ann_file'", "augmented.txt")),
+        (lambda r: parts(r, "train", data_root="$NO_SUCH"), ("data['train']", "datasets[0]", "NO_SUCH")),
+        (lambda r: parts(r, "train", pipeline=[]), ("datasets[0]", "'pipeline'", "once")),
     ],
 )
-def test_mistakes_show_before_work_begins(root, change, parts):
+def test_mistakes_show_before_work_begins(root, change, words):
     with pytest.raises(PxframeError) as error:
         task(root, **change(root)).prepare()
     text = str(error.value)
     assert "\n" not in text
-    assert all(part in text for part in parts), text
+    assert all(word in text for word in words), text
 
 
 @pytest.mark.parametrize(
@@ -282,3 +389,98 @@ if ext.__spec__.loader is None:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def mmseg_segmentor(head, **strides):
+    """mmseg's own, with no part of this library in it, on a narrow ResNet-50."""
+    from mmengine.registry import DefaultScope
+    from mmseg.models import EncoderDecoder
+
+    backbone = {"type": "ResNet", "depth": 50, "base_channels": 8, "stem_channels": 64, "norm_cfg": BN, **strides}
+    head = {"in_channels": 256, "c1_in_channels": 32, "num_classes": 21, **head}
+    with DefaultScope.overwrite_default_scope("mmseg"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return EncoderDecoder(backbone, head, train_cfg={}, test_cfg={"mode": "whole"})
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "strides"),
+    [
+        (None, {}),
+        (16, {"strides": (1, 2, 2, 1), "dilations": (1, 1, 1, 2), "contract_dilation": True}),
+        (8, {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4), "contract_dilation": True}),
+    ],
+)
+def test_a_trained_model_is_mmseg_s_own(root, tmp_path, output_stride, strides):
+    timm = Timm()
+    torch.manual_seed(0)
+    model = timm.build("resnet50", channels=(8, 16, 32, 64))
+    head = {**DEEPLAB, "init_cfg": None}  # mmseg's default starts the last layer near zero
+    it = task(root, head=head, out_indices=(-4, -3, -2, -1), output_stride=output_stride, epochs=1)
+    ticket = pxframe.prune(model, None, scorer="random", sparsity=0.3, exclude=["fc.*"])
+    runner = run(it, tmp_path, model, timm)
+    runner.register_hook(TicketHook(ticket))
+    runner.train()
+    weights = it.export(runner.model, "fc")
+    assert all(value.is_contiguous() and value.device.type == "cpu" for value in weights.values())
+    for name, mask in ticket.masks.items():
+        assert not weights[f"backbone.{name}"][~mask].any()
+    plain = mmseg_segmentor(head, **strides)
+    plain.load_state_dict(weights, strict=True)
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        maps, logits = plain.eval().extract_feat(x), plain(x)
+        assert maps[-1].shape[-2:] == (64 // (output_stride or 32), 96 // (output_stride or 32))
+        found = (*runner.model.eval().extract_feat(x), runner.model(x))
+    for value, expected in zip(found, (*maps, logits), strict=True):
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-5 * expected.std().item())
+
+
+def test_labels_at_full_resolution_are_scored_on_at_the_image_s(root):
+    first, second = LOAD
+    pipeline = [first, {"type": "Resize", "scale": (20, 16), "keep_ratio": True}, second, *PACK]
+    data = {"train": voc(root, "train", LOAD + AUGMENT + PACK), "test": voc(root, "val", pipeline)}
+    whole, small = task(root), task(root, data=data, size_divisor=32)
+    [(_, full)], [(inputs, labels)] = (it.batches(4, 4, seed=0) for it in (whole, small))
+    assert (inputs.shape, labels.shape) == ((4, 3, 32, 32), (4, 32, 32))
+    assert torch.equal(labels[:, :16, :20], full[:, ::2, ::2])
+    assert (labels[:, 16:] == 255).all()
+    assert (labels[:, :, 20:] == 255).all()
+
+
+@pytest.mark.parametrize("scorer", ["snip", "px", "synflow", "magnitude"])
+def test_the_whole_model_is_pruned_head_included(root, tmp_path, scorer):
+    it = task(root, head={**DEEPLAB, "init_cfg": None})  # mmseg's default starts the last layer near zero
+    model = initialised(run(it, tmp_path)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batches = it.batches(2, 2, seed=0)  # scores that are not finite would be refused
+    ticket = pxframe.prune(model, batches, scorer=scorer, loss=it.loss, sparsity=0.5, rounds=1)
+    heads = {name for name in ticket.masks if name.startswith("decode_head.")}
+    assert {"decode_head.conv_seg.weight", "decode_head.c1_bottleneck.conv.weight"} <= heads
+    assert {name for name in ticket.masks if name not in heads} == {
+        f"backbone.model.{name}" for name in prunable(provider.build(depth=8, width=4), exclude=["linear.*"])
+    }
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert ticket.apply(model) == ""
+
+
+def test_the_loss_is_the_head_s_but_for_the_pixels_it_divides_by(root, tmp_path):
+    """mmseg divides by all pixels, this library by those that count; SNIP's scores differ by that factor alone."""
+    it = task(root)
+    model = initialised(run(it, tmp_path)).eval()
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    [(inputs, target)] = it.batches(4, 4, seed=0)
+    share = (target != 255).float().mean()
+    assert 0.5 < share < 0.97
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in target]
+    names = [name for name, _ in model.named_parameters() if name in prunable(model)]
+    own = model.decode_head.loss(model.extract_feat(inputs), samples, {})["loss_ce"]
+    torch.testing.assert_close(it.loss(model(inputs), target) * share, own)
+    weights = dict(model.named_parameters())
+    gradients = torch.autograd.grad(own, [weights[name] for name in names])
+    scores = pxframe.score(model, [(inputs, target)], scorer="snip", loss=it.loss)
+    assert scores.keys() == set(names)
+    for name, gradient in zip(names, gradients, strict=True):
+        torch.testing.assert_close(scores[name] * share, (gradient * weights[name]).abs(), rtol=1e-4, atol=1e-8)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -215,7 +216,9 @@ def test_a_whole_model_is_pruned_with_its_head_as_training_begins_with_it(config
 
 
 def test_curves_go_to_the_back_ends_of_the_config(config, finished, tmp_path):
-    table = run(config, tmp_path, "vis_backends=[{'type':'TensorboardVisBackend'}]", "prune.scorer=magnitude")
+    curves = tmp_path / "curves.py"
+    curves.write_text(Path(config).read_text() + 'vis_backends = [dict(type="TensorboardVisBackend")]\n')
+    table = run(str(curves), tmp_path, "prune.scorer=magnitude")
     for row in table:
         board = EventAccumulator(str(tmp_path / "digits" / row["variant"] / "vis_data")).Reload()
         assert board.Scalars("test accuracy")[0].value == pytest.approx(row["value"])
@@ -235,6 +238,17 @@ def test_a_mask_goes_with_the_weights_it_was_trained_to(config, finished, tmp_pa
             assert (ticket.start[name][~mask] == 0).all()
     dense = load_file(tmp_path / "pretrained.safetensors")
     assert not torch.equal(dense["conv1.weight"] * ticket.masks["conv1.weight"], ticket.start["conv1.weight"])
+
+
+def test_a_whole_model_is_trained_by_scorers_that_train(config, finished, tmp_path):
+    """The largest weights of the dense model that the same job trains are those that the ticket keeps."""
+    run(config, tmp_path, "prune.whole=True", "prune.scorer=magnitude_after_training", "prune.sparsity=0.5")
+    ticket = Ticket.load(tmp_path / "tickets" / "digits" / "magnitude_after_training-50.00.safetensors")
+    state = torch.load(tmp_path / "digits" / "dense" / "epoch_1.pth", weights_only=True)["state_dict"]
+    assert "head.weight" in ticket.masks
+    kept = torch.cat([state[n][m].abs() for n, m in ticket.masks.items()])
+    pruned = torch.cat([state[n][~m].abs() for n, m in ticket.masks.items()])
+    assert kept.min() >= pruned.max()
 
 
 def test_an_early_step_past_the_end_of_training_is_refused(config, finished, tmp_path, capsys):
@@ -267,7 +281,7 @@ MISTAKES = {
         ["--cfg-options", "tasks.digits.prepare=None", "tasks.digits.data.train.root=/nowhere"],
         "tasks.digits: task 'classification': data['train']: ",
     ),
-    "back end": (["--cfg-options", "vis_backends=[{'type':'TensorbordVisBackend'}]"], "TensorbordVisBackend"),
+    "back end": (["--cfg-options", "vis_backends=[TensorboardVisBackend]"], "a list of dict(type=...)"),
     "plug-in": (["--no-plugin", "pixie"], "there is no such plug-in"),
 }
 
