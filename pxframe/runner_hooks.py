@@ -20,6 +20,8 @@ from pxframe.ticket import Ticket
 class TicketHook(Hook):
     """Applies a ticket when training starts, and keeps its pruned weights at zero until it ends.
 
+    Where the ticket says what training is to start from (:attr:`pxframe.Ticket.start`), it starts from that.
+
     ``before_train`` comes after the weights have been initialised and after a checkpoint has been loaded.
 
     Args:
@@ -33,15 +35,15 @@ class TicketHook(Hook):
         self.classifier = classifier
 
     def before_train(self, runner: Any) -> None:
-        ticket = self.ticket
+        ticket, resumed = self.ticket, runner.iter > 0
         try:
-            ticket.apply(runner.model)
+            ticket.check(runner.model)
         except PxframeError:
             rest = {n: m for n, m in ticket.masks.items() if not n.startswith(f"{self.classifier}.")}
             if not self.classifier or len(rest) == len(ticket.masks):
                 raise
-            ticket = Ticket(rest, ticket.meta)
-            ticket.apply(runner.model)
+            ticket = Ticket(rest, ticket.meta, ticket.start)
+        (ticket.apply if resumed else ticket.rewind)(runner.model)
         ticket.guard(runner.optim_wrapper.optimizer, runner.model)
 
 

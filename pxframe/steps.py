@@ -123,8 +123,6 @@ def transferred(
         return json.loads(file.read_text(encoding="utf-8"))
     task = job.tasks[name]
     start = copy.deepcopy(model)
-    if ticket is not None and ticket.start:
-        ticket.rewind(start)
     with seeded(job.seed, torch.device("cpu")):
         row = _train(job, f"{name} {variant}", task, start, ticket, work_dir)
     row = {

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
@@ -76,6 +77,19 @@ def test_the_score_is_what_the_network_predicts(data, tmp_path):
             logits = pooled @ model.head.weight.T + model.head.bias
         right.append(int(logits.argmax()) == label)
     assert score == pytest.approx(100 * np.mean(right))
+
+
+def test_a_trained_model_loads_in_plain_timm(data, tmp_path):
+    it, timms = task(data, epochs=1), Timm()
+    model = timms.build("resnet10t", num_classes=5)
+    classifier = timms.classifier(model)
+    runner = run(it, tmp_path, model, timms)
+    runner.train()
+    plain = timm.create_model("resnet10t", num_classes=3).eval()
+    plain.load_state_dict(it.export(runner.model, classifier))
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x), runner.model.eval()(x))
 
 
 def test_images_stay_in_bytes(data):

@@ -90,7 +90,9 @@ def test_same_seed_same_ticket_bit_for_bit(model, batches, scorer, tmp_path):
 
 def test_targets_of_another_task_cost_one_line(model):
     batches = [(torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long))]
-    with pytest.raises(pxframe.PxframeError, match=r"no loss of an output \[2, \d+\] and targets \[2, 8, 8\]") as caught:
+    with pytest.raises(
+        pxframe.PxframeError, match=r"no loss of an output \[2, \d+\] and targets \[2, 8, 8\]"
+    ) as caught:
         pxframe.prune(model, batches, scorer="snip", sparsity=0.5)
     assert "\n" not in str(caught.value)
 

@@ -1,13 +1,14 @@
 """Variants of a job, provenance, and which images are scored on."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from pxframe import steps
 from pxframe.errors import PxframeError
 from pxframe.job import Job
+from pxframe.runner_hooks import TicketHook
 from pxframe.steps import describe, same_weights, with_weights
 from pxframe.ticket import Ticket
 from pxframe.ticket_file import fingerprint
@@ -82,24 +83,23 @@ def test_one_ticket_goes_by_that_name():
         ("mask+weights", {"weight": 7.0}, 7.0),
     ],
 )
-def test_which_weights_a_ticket_is_transferred_with(job, monkeypatch, transfer, start, trained_from):
-    seen = []
-
-    def train(job, where, task, model, *_):
-        seen.append(model)
-        return {"metric": "m", "value": 0, "seconds": 0}
-
-    monkeypatch.setattr(steps, "_train", train)
-    job.tasks["t"], job.transfer = None, transfer
+def test_which_weights_a_ticket_is_transferred_with(job, transfer, start, trained_from):
+    job.transfer = transfer
     model = torch.nn.Linear(2, 1)
     torch.nn.init.ones_(model.weight)
-    made = Ticket(
-        {"weight": torch.tensor([[True, True]])}, start={n: torch.full((1, 2), value) for n, value in start.items()}
+    mask = {"weight": torch.tensor([[True, False]])}
+    made = Ticket(mask, start={n: torch.full((1, 2), value) for n, value in start.items()})
+    hook = TicketHook(with_weights(job, "ticket", made, model, print))
+    training = SimpleNamespace(
+        model=model, iter=0, optim_wrapper=SimpleNamespace(optimizer=torch.optim.SGD(model.parameters(), 1.0))
     )
-    made = with_weights(job, "ticket", made, model, print)
-    steps.transferred(job, "t", "ticket", model, made, 2, lambda line: None)
-    assert seen[0].weight.tolist() == [[trained_from] * 2]
-    assert model.weight.tolist() == [[1.0, 1.0]]
+    hook.before_train(training)
+    assert model.weight.tolist() == [[trained_from, 0.0]]
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    training.iter = 5  # resumed: training has been there already
+    hook.before_train(training)
+    assert model.weight.tolist() == [[3.0, 0.0]]
 
 
 def test_weights_of_a_ticket_s_own_need_a_task_to_train_on(job):

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import pxframe
 from pxframe.config import load_config
 from pxframe.job import Job
 from pxframe.steps import pretrained
@@ -117,6 +118,16 @@ def test_pruned_weights_are_zero_in_the_trained_models(finished):
         for name, mask in ticket.masks.items():
             assert (state[prefix + name][~mask] == 0).all()
             assert (state[prefix + name][mask] != 0).any()
+
+
+def test_a_trained_model_loads_without_this_library(finished):
+    work, _ = finished
+    trained = torch.load(work / "digits" / "ticket" / "model.pth", weights_only=True)
+    network = pxframe.build_backbone({"type": "cifar_resnet", "depth": 8, "width": 4, "num_classes": 10})
+    network.load_state_dict(trained)
+    for name, mask in Ticket.load(work / "tickets" / "px-80.00.safetensors").masks.items():
+        if not name.startswith("linear."):
+            assert (trained[name][~mask] == 0).all()
 
 
 def test_a_finished_run_is_not_repeated(config, finished, capsys):
