@@ -83,7 +83,8 @@ def find_config(path: str | Path) -> Path:
         for candidate in (Path(root) / inside, (Path(root) / inside).with_suffix(".py")):
             if candidate.is_file():
                 return candidate
-    shipped = [str(f.relative_to(root)) for root in roots for f in Path(root).rglob("*.py") if f.name[0] != "_"]
+    files = [f.relative_to(root) for root in roots for f in Path(root).rglob("*.py")]
+    shipped = [str(f) for f in files if not any(part.startswith("_") for part in f.parts)]
     raise PxframeError(f"there is no config {str(path)!r}{near(str(path), shipped)}")
 
 

@@ -42,7 +42,7 @@ def write_folders(
         raise pxframe.PxframeError(
             f"digits: 'classes' must be digits and 'part' two rising shares, got {classes!r} and {part!r}"
         )
-    for split, (images, labels) in _digits(test_share).items():
+    for split, (images, labels) in split_digits(test_share).items():
         for digit in classes:
             folder = Path(root) / split / str(digit)
             folder.mkdir(parents=True)
@@ -85,7 +85,7 @@ def write_scenes(
     root = Path(root)
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
-    digits = _digits(test_share)
+    digits = split_digits(test_share)
     for number, (split, listed, scenes) in enumerate((("train", "train", train), ("test", "val", test))):
         names = []
         for i in range(scenes):
@@ -98,7 +98,7 @@ def write_scenes(
         (root / "ImageSets" / "Segmentation" / f"{listed}.txt").write_text(text, encoding="utf-8")
 
 
-def _digits(test_share: float) -> dict[str, tuple[Any, Any]]:
+def split_digits(test_share: float) -> dict[str, tuple[Any, Any]]:
     """``train`` and ``test``: uint8 images ``[N, 8, 8]``, bright on black, and their digits ``[N]``."""
     import numpy as np
     from sklearn.datasets import load_digits
@@ -112,25 +112,41 @@ def _digits(test_share: float) -> dict[str, tuple[Any, Any]]:
     return {"train": (parts[0], parts[2]), "test": (parts[1], parts[3])}
 
 
+def composed(rng: Any, images: Any, labels: Any, size: int) -> tuple[Any, list[tuple[int, Any, Any]]]:
+    """An RGB image ``size`` by ``size`` of two to four digits on textured ground, and what was drawn.
+
+    That is, of each: the digit, its greyscale image, and the part of the scene (two slices) which that fills.
+    """
+    canvas = _ground(rng, size)
+    half = size // 2
+    drawn = []
+    for quarter in rng.permutation(4)[: rng.integers(2, 5)]:  # each digit in a quarter of its own: none hides another
+        index = rng.integers(0, len(images))
+        y, x, side = _place(rng, size * 3 // 8, half)
+        place = y + half * (quarter // 2), x + half * (quarter % 2), side
+        drawn.append((int(labels[index]), *_draw(rng, canvas, images[index], place)))
+    return _picture(canvas), drawn
+
+
+def shape_of(ink: Any) -> Any:
+    """Which pixels of a drawn digit's greyscale image belong to it: 255, others 0."""
+    return ink.point(lambda v: 255 if v > 96 else 0)
+
+
 def _scene(rng: Any, images: Any, labels: Any, size: int) -> tuple[Any, Any]:
     """An RGB image and a palette image, ``size`` by ``size``."""
     import numpy as np
     from PIL import Image, ImageFilter
 
-    canvas = _ground(rng, size)
+    image, drawn = composed(rng, images, labels, size)
     label = np.zeros((size, size), dtype=np.uint8)
-    half = size // 2
-    for quarter in rng.permutation(4)[: rng.integers(2, 5)]:  # each digit in a quarter of its own: none hides another
-        index = rng.integers(0, len(images))
-        y, x, side = _place(rng, size * 3 // 8, half)
-        place = y + half * (quarter // 2), x + half * (quarter % 2), side
-        ink, window = _draw(rng, canvas, images[index], place)
-        shape = ink.point(lambda v: 255 if v > 96 else 0)
+    for digit, ink, window in drawn:
+        shape = shape_of(ink)
         label[window][np.asarray(shape.filter(ImageFilter.MaxFilter(3))) > 0] = _BORDER
-        label[window][np.asarray(shape) > 0] = labels[index] + 1
+        label[window][np.asarray(shape) > 0] = digit + 1
     indexed = Image.fromarray(label, mode="P")
     indexed.putpalette(_palette())
-    return _picture(canvas), indexed
+    return image, indexed
 
 
 def _ground(rng: Any, size: int) -> Any:
