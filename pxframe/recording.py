@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.visualization import Visualizer
 
 from pxframe.runner import blaming
+from pxframe.runner_hooks import mean_loss
 
 
 class Recorder(Hook):
@@ -28,8 +29,9 @@ class Recorder(Hook):
             self._board = Visualizer(vis_backends=_named([dict(b) for b in backends], run), save_dir=str(folder))
 
     def after_train_epoch(self, runner: Any) -> None:
-        loss = runner.message_hub.get_scalar("train/loss").mean(len(runner.train_dataloader))
-        self._send({"loss": loss, "learning rate": runner.optim_wrapper.get_lr()["lr"][0]}, runner.epoch + 1)
+        self._send(
+            {"loss": mean_loss(runner), "learning rate": runner.optim_wrapper.get_lr()["lr"][0]}, runner.epoch + 1
+        )
 
     def after_test_epoch(self, runner: Any, metrics: Mapping[str, float] | None = None) -> None:
         self._send({f"test {key}": float(value) for key, value in (metrics or {}).items()}, runner.epoch)

@@ -17,7 +17,8 @@ from pxframe.versions import versions
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each task and variant, in order of appearance: mean over the seeds of value and seconds.
 
-    ``deviation`` is the sample standard deviation of the value, None for one seed; ``seeds`` their number.
+    ``deviation`` is the sample standard deviation of the value, None for one seed; ``seeds`` their number;
+    ``diverged`` the number of runs among them whose loss did not stay finite.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -32,6 +33,7 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "deviation": statistics.stdev(values) if len(values) > 1 else None,
                 "seconds": statistics.mean(row["seconds"] for row in group),
                 "seeds": len(values),
+                "diverged": sum(bool(row.get("diverged")) for row in group),
             }
         )
     return averaged
@@ -49,6 +51,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         if previous not in (None, row["task"]):
             table.add_section()
         spread = "" if row["deviation"] is None else f" ± {row['deviation']:.2f}"
+        spread += f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
             row["task"] if row["task"] != previous else "",
             row["variant"],

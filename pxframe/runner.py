@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from pxframe.device import checked_device
-from pxframe.errors import PxframeError
+from pxframe.errors import PxframeError, some
 from pxframe.files import replacing
 from pxframe.preserve import seeded
 from pxframe.runner_hooks import EpochLog, Repeatable, seed_worker
@@ -215,6 +215,8 @@ def make_runner(
     elif schedule is None:
         schedule = [{"type": "CosineAnnealingLR", "T_max": epochs, "by_epoch": True, "convert_to_iter_based": True}]
     mixed = amp == "bfloat16" or (amp is None and device == "cuda")
+    if mixed and device == "cpu":
+        _check_gradients(model, where)
     wrapper: dict[str, Any] = {"type": Bfloat16 if mixed else OptimWrapper, "optimizer": dict(optimizer)}
     if lr_mult:
         wrapper["paramwise_cfg"] = {"custom_keys": {part: {"lr_mult": f} for part, f in lr_mult.items()}}
@@ -263,6 +265,20 @@ def make_runner(
         with blaming(f"{where}: 'schedule'"):
             runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
     return runner
+
+
+def _check_gradients(model: nn.Module, where: str) -> None:
+    """Refuse bfloat16 on the CPU where PyTorch (2.11, seen) leaves uninitialised memory in gradients."""
+    wrong = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and max(module.dilation) > 1
+    ]
+    if wrong:
+        raise PxframeError(
+            f"{where}: amp='bfloat16' on a CPU gives wrong weight gradients of convolutions that are both grouped and "
+            f"dilated ({some(wrong)}); leave 'amp' out"
+        )
 
 
 @contextmanager

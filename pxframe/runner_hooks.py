@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from contextlib import suppress
@@ -135,11 +136,26 @@ class Repeatable(Hook):
         ]
 
 
+class Divergence(Hook):
+    """Takes note of the first epoch in which the loss was no longer finite."""
+
+    epoch: int | None = None
+
+    def after_train_epoch(self, runner: Any) -> None:
+        if self.epoch is None and not math.isfinite(mean_loss(runner)):
+            self.epoch = runner.epoch + 1
+
+
+def mean_loss(runner: Any) -> float:
+    """Over the steps of this epoch."""
+    return float(runner.message_hub.get_scalar("train/loss").mean(len(runner.train_dataloader)))
+
+
 class EpochLog(Hook):
     """A line in the log an epoch: mean loss and the learning rate."""
 
     def after_train_epoch(self, runner: Any) -> None:
-        loss = runner.message_hub.get_scalar("train/loss").mean(len(runner.train_dataloader))
+        loss = mean_loss(runner)
         rate = runner.optim_wrapper.get_lr()["lr"][0]
         runner.logger.info(f"epoch {runner.epoch + 1}/{runner.max_epochs}: loss {loss:.4f}, learning rate {rate:.3g}")
 

@@ -136,7 +136,8 @@ def transferred(
         "prunable_total": total,
     }
     write_json(file, row)
-    say(f"{name}, {variant}: {row['metric']} {row['value']:.2f} in {row['seconds']:.0f} s")
+    ill = f"; diverged: the loss was not finite in epoch {row['diverged']}" if row["diverged"] else ""
+    say(f"{name}, {variant}: {row['metric']} {row['value']:.2f} in {row['seconds']:.0f} s{ill}")
     host().notify("pxframe_task_done", task=name, variant=variant, result=row)
     return row
 
@@ -206,14 +207,16 @@ def _train(job: Job, where: str, task: Task, model: nn.Module, ticket: Ticket | 
     """Train ``model`` in place on ``task``, evaluate it, and save what was trained for use without this library."""
     from pxframe.epoch_bar import EpochBar
     from pxframe.recording import Recorder
-    from pxframe.runner_hooks import TicketHook
+    from pxframe.runner_hooks import Divergence, TicketHook
 
     start = time.perf_counter()
     classifier = job.provider.classifier(model)  # before the task strips it
     runner = _runner(job, task, model, work_dir, resume=job.resume)
     if ticket is not None:
         runner.register_hook(TicketHook(ticket, classifier))
-    runner.register_hook(EpochBar(where))
+    divergence = Divergence()
+    for hook in (EpochBar(where), divergence):
+        runner.register_hook(hook)
     if job.vis_backends:
         runner.register_hook(Recorder(job.vis_backends, f"{where} seed {job.seed}", work_dir))
     runner.train()
@@ -226,4 +229,5 @@ def _train(job: Job, where: str, task: Task, model: nn.Module, ticket: Ticket | 
         "metrics": {key: float(value) for key, value in metrics.items()},
         "seconds": time.perf_counter() - start,
         "epochs": runner.max_epochs,
+        "diverged": divergence.epoch,
     }

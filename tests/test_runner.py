@@ -363,6 +363,26 @@ def test_factors_on_the_learning_rate(tmp_path):
     assert rates[id(model.backbone.model.conv1.weight)] == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(("amp", "dtype"), [(None, torch.float32), ("bfloat16", torch.bfloat16)])
+def test_precision_of_training_and_testing(tmp_path, amp, dtype):
+    seen = {True: set(), False: set()}
+    run = runner(tmp_path, amp=amp, epochs=1)
+    run.model.head.register_forward_hook(lambda module, args, out: seen[module.training].add(out.dtype))
+    run.train()
+    run.test()
+    assert seen == {True: {dtype}, False: {torch.float32}}
+
+
+def test_bfloat16_is_refused_where_its_gradients_are_wrong(tmp_path):
+    model = Model()
+    model.add_module("grouped", nn.Conv2d(4, 4, 3, groups=2, dilation=2))
+    options = {"train": Noisy(), "test": Noisy(), "metric": Total(), "work_dir": tmp_path, "device": "cpu", "seed": 0}
+    options |= {"resume": False, "epochs": 1, "batch_size": BATCH, "optimizer": ADAM}
+    make_runner(model, **options)
+    with pytest.raises(PxframeError, match=r"wrong weight gradients .* \(grouped\); leave 'amp' out"):
+        make_runner(model, amp="bfloat16", **options)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_with_bfloat16(tmp_path):
     run = runner(tmp_path, device="cuda", amp="bfloat16")

@@ -226,6 +226,14 @@ def test_a_whole_model_is_pruned_with_its_head_as_training_begins_with_it(config
     assert all((state[name][~mask] == 0).all() for name, mask in ticket.masks.items())
 
 
+def test_a_run_that_diverges_is_said_to(config, finished, tmp_path, capsys):
+    table = run(config, tmp_path, "tasks.digits.optimizer={'type':'SGD','lr':1e30}", "prune.scorer=magnitude")
+    assert [row["diverged"] for row in table] == [1, 1, 1]
+    printed = capsys.readouterr().out
+    assert printed.count("diverged: the loss was not finite in epoch 1") == 3
+    assert printed.count("(1 diverged)") == 3
+
+
 def test_curves_go_to_the_back_ends_of_the_config(config, finished, tmp_path):
     curves = tmp_path / "curves.py"
     curves.write_text(Path(config).read_text() + 'vis_backends = [dict(type="TensorboardVisBackend")]\n')
@@ -274,6 +282,13 @@ def test_show_and_list(finished, capsys):
     shown = capsys.readouterr().out
     assert "layer1.0.conv1.weight" in shown
     assert "80.0" in shown
+    assert "on one input of 3x8x8: " in shown
+    assert cli.main(["list", "backbones", "resnet20*"]) == 0
+    assert capsys.readouterr().out == "cifar_resnet resnet20\n"
+    assert cli.main(["list", "scorers", "syn*"]) == 0
+    assert capsys.readouterr().out == "synflow\nsynflow_l2\n"
+    assert cli.main(["list", "tasks", "cooking*"]) == 2
+    assert capsys.readouterr().err == "error: none of the tasks matches 'cooking*'\n"
     assert cli.main(["list"]) == 0
     listed = capsys.readouterr().out
     assert "px" in listed

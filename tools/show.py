@@ -17,31 +17,32 @@ def run(args: argparse.Namespace) -> int:
     ticket = Ticket.load(args.ticket)
     print(describe(ticket))
     for key, value in sorted(ticket.meta.items()):
-        if key not in ("emptied", "macs"):  # in the table
+        if key not in ("emptied", "macs", "input"):  # told below
             print(f"  {key}: {value}")
     if ticket.start:
         print(f"  weights of its own: {len(ticket.start)} tensors")
     found = layers(ticket)
     table = Table(box=None, pad_edge=False)
     table.add_column("layer")
-    for column in ("shape", "kept", "density", "output units kept", "MACs kept"):
+    costs = [layer.macs for layer in found if layer.macs]
+    for column in ("shape", "kept", "density", "output units kept", *(["MACs kept"] if costs else [])):
         table.add_column(column, justify="right")
     for layer in found:
+        macs = [f"{layer.macs[0]:,} of {layer.macs[1]:,}" if layer.macs else "?"]
         table.add_row(
             layer.name,
             "x".join(map(str, layer.shape)),
             f"{layer.kept:,}",
             f"{layer.kept / max(layer.total, 1):.2%}" if layer.kept else "emptied",
             f"{layer.units:,} of {layer.shape[0]:,}",
-            f"{layer.macs[0]:,} of {layer.macs[1]:,}" if layer.macs else "?",
+            *(macs if costs else []),
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     print(f"emptied layers: {', '.join(ticket.emptied) or 'none'}")
-    costs = [layer.macs for layer in found if layer.macs]
     if costs:
         left, dense = sum(c[0] for c in costs), sum(c[1] for c in costs)
+        size = "x".join(map(str, ticket.meta.get("input") or ())) or "its size"
         print(
-            f"cost for one input of {'x'.join(map(str, ticket.meta['input']))}, prunable layers: "
-            f"{2 * left:,} of {2 * dense:,} FLOPs ({left / max(dense, 1):.2%})"
+            f"prunable layers, on one input of {size}: {2 * left:,} of {2 * dense:,} FLOPs ({left / max(dense, 1):.2%})"
         )
     return 0

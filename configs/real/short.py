@@ -109,11 +109,10 @@ tasks = dict(
             norm_cfg=dict(type="BN"),
             align_corners=False,
         ),
-        epochs=5,
+        epochs=3,
         batch_size=8,
         test_batch_size=8,
         optimizer=dict(type="AdamW", lr=0.003, weight_decay=1e-4),
-        amp="bfloat16",
         save_predictions=True,
     ),
 )
