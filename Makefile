@@ -8,10 +8,9 @@ BIN := .venv/bin
 quickstart: setup
 	$(BIN)/python tools/transfer.py configs/quickstart.py --resume
 
-# One thread a worker: torch's threads would wait for each other. Then what needs the machine to itself.
+# One thread a worker: torch's threads would wait for each other.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

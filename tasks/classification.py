@@ -95,8 +95,10 @@ class Classification(TrainedTask):
     def labels(self, dataset: Any) -> Sequence[Any] | None:
         return dataset.targets
 
-    def sample(self, item: Any) -> tuple[Tensor, Any]:
-        return item["inputs"], item["data_samples"]
+    def stack(self, items: list[Any]) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
+        images = torch.stack([item["inputs"].float() for item in items])
+        return (images - mean) / std, torch.tensor([item["data_samples"] for item in items])
 
     def build_dataset(self, config: dict[str, Any], split: str) -> Any:
         from pxframe_tasks.classifier import Images

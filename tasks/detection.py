@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,18 +102,12 @@ class Detection(TrainedTask):
             if not any((~objects.difficult).any() for objects in self.dataset(split).objects):
                 raise pxframe.PxframeError(f"{self.where}: data[{split!r}]: no image has an object to find")
 
-    def batches(self, samples: int, batch_size: int, *, seed: int) -> Iterator[tuple[Tensor, NoLabel]]:
-        """See :meth:`pxframe.Task.batches`. Images are resized, and padded with zeros to one size, as in testing."""
+    def stack(self, items: list[Any]) -> tuple[Tensor, NoLabel]:
+        """Images are resized, and padded with zeros to one size, as in testing."""
         from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-        from pxframe_tasks.scoring import drawn
-
-        dataset = self.dataset("train", transforms_of="test")
         view = GeneralizedRCNNTransform(**self.view).eval()
-        chosen = drawn(len(dataset), samples, None, seed)
-        for start in range(0, len(chosen), batch_size):
-            images = [dataset[i]["inputs"].float() for i in chosen[start : start + batch_size]]
-            yield view(images)[0].tensors, NoLabel()
+        return view([item["inputs"].float() for item in items])[0].tensors, NoLabel()
 
     def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
         """Weights as torchvision's detectors name them: ``backbone.body.*``, ``backbone.fpn.*`` and the heads'."""

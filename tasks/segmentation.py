@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +98,11 @@ class Segmentation(TrainedTask):
         self.test_batch_size = test_batch_size
         self.save_predictions = save_predictions
 
-    def batches(self, samples: int, batch_size: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See :meth:`pxframe.Task.batches`. Images that differ in size are padded as in training, labels too."""
-        from pxframe_tasks.scoring import drawn
+    def stack(self, items: list[Any]) -> tuple[Tensor, Tensor]:
+        """Images that differ in size are padded as in training, labels too."""
         from pxframe_tasks.segmentor import stacked
 
-        dataset = self.dataset("train", transforms_of="test")
-        preprocessor = self._preprocessor()
-        chosen = drawn(len(dataset), samples, None, seed)
-        for start in range(0, len(chosen), batch_size):
-            yield stacked(preprocessor, [dataset[i] for i in chosen[start : start + batch_size]])
+        return stacked(self._preprocessor(), items)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of logits ``[N, K, h, w]``, resized as the head does, and labels ``[N, H, W]``, per pixel."""

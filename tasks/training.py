@@ -104,23 +104,20 @@ class TrainedTask(pxframe.Task):
         return self._datasets[key]
 
     def batches(self, samples: int, batch_size: int, *, seed: int) -> Iterator[tuple[Tensor, Any]]:
-        """Training images as the test transforms leave them, normalised; see :meth:`pxframe.Task.batches`."""
+        """Training images as the test transforms leave them; see :meth:`pxframe.Task.batches`."""
         from pxframe_tasks.scoring import drawn
 
         dataset = self.dataset("train", transforms_of="test")
         chosen = drawn(len(dataset), samples, self.labels(dataset), seed)
-        mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
         for start in range(0, len(chosen), batch_size):
-            pairs = [self.sample(dataset[i]) for i in chosen[start : start + batch_size]]
-            inputs = torch.stack([(image.float() - mean) / std for image, _ in pairs])
-            yield inputs, torch.stack([torch.as_tensor(target) for _, target in pairs])
+            yield self.stack([dataset[i] for i in chosen[start : start + batch_size]])
 
     def labels(self, dataset: Any) -> Sequence[Any] | None:
         """The class of every image, where an image has one."""
         return None
 
-    def sample(self, item: Any) -> tuple[Tensor, Any]:
-        """RGB image ``[3, H, W]`` in 0 to 255, and target, of what the data set gives."""
+    def stack(self, items: list[Any]) -> tuple[Tensor, Any]:
+        """Normalised inputs ``[N, 3, H, W]`` and targets, of what the data set gives."""
         raise NotImplementedError
 
     def build_dataset(self, config: dict[str, Any], split: str) -> Any:

@@ -1,5 +1,6 @@
 """The main job on a small scale: prune once, transfer to two tasks, stop it anywhere, do things wrong."""
 
+import argparse
 import json
 import os
 import signal
@@ -268,6 +269,17 @@ def test_a_whole_model_is_trained_by_scorers_that_train(config, finished, tmp_pa
     kept = torch.cat([state[n][m].abs() for n, m in ticket.masks.items()])
     pruned = torch.cat([state[n][~m].abs() for n, m in ticket.masks.items()])
     assert kept.min() >= pruned.max()
+
+
+def test_a_checkpoint_that_would_run_code_is_read_where_it_is_trusted_and_only_there(config, tmp_path, capsys):
+    network = pxframe.build_backbone({"type": "cifar_resnet", "depth": 8, "width": 4, "num_classes": 3})
+    torch.save({"state_dict": network.state_dict(), "args": argparse.Namespace()}, tmp_path / "unsafe.pth")
+    options = ["--cfg-options", f"backbone.checkpoint={tmp_path / 'unsafe.pth'}", "prune.scorer=magnitude"]
+    for flag, code in (([], 2), (["--trust-checkpoint"], 0), ([], 2)):
+        work = str(tmp_path / f"work{len(list(tmp_path.iterdir()))}")
+        assert prune.main([config, "--work-dir", work, *flag, *options]) == code
+        refusal = capsys.readouterr().err
+        assert ("--trust-checkpoint" in refusal) == (code == 2)
 
 
 def test_an_early_step_past_the_end_of_training_is_refused(config, finished, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The tutorial's blocks, run in their order in an empty folder, as a reader would."""
 
+import importlib
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from pxframe_tools import cli
 
 TEXT = (Path(__file__).parent.parent / "docs" / "tutorial.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
@@ -37,32 +40,32 @@ def folder(tmp_path_factory):
                 image = rng.integers(0, 120, (24, 24, 3), dtype=np.uint8)
                 image[..., channel] += 100
                 Image.fromarray(image).save(folder / "photos" / split / leaf / f"{i}.png")
-    weights = "import torch, leafnet; torch.manual_seed(0); "
-    weights += "torch.save(leafnet.LeafNet(8).state_dict(), 'leafnet.pth')"
-    run(folder, "-c", weights)
     return folder
 
 
-def run(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+def test_it_runs_from_end_to_end(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    leafnet = importlib.import_module("leafnet")
+    torch.save(leafnet.LeafNet(8).state_dict(), "leafnet.pth")
+    transfer, show = (b.split()[1:] for kind, b in BLOCKS if kind == "sh")
+    # a process of its own, where the provider is found as any plug-in is
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pxframe_tools.cli", *transfer],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_it_runs_from_end_to_end(folder):
-    transfer, show = (b.split()[1:] for kind, b in BLOCKS if kind == "sh")
-    printed = run(folder, "-m", "pxframe_tools.cli", *transfer)
     rows = json.loads((folder / "work_dirs/leaves/results.json").read_text())["rows"]
     variants = ["dense", "px-50.00", "snip-50.00", "random-50.00"]
     assert [(r["seed"], r["task"], r["variant"]) for r in rows] == [
         (seed, task, variant) for seed in (0, 1) for task in ("fine_tuned", "ridge") for variant in variants
     ]
-    assert printed.count("±") == 8
-    assert "px" in run(folder, "-m", "pxframe_tools.cli", *show)
-    last = [b for kind, b in BLOCKS if kind == "python"][2:]
-    run(folder, "-c", "\n".join(last))
+    assert done.stdout.count("±") == 8
+    assert cli.main(show) == 0
+    assert "stage2.0.weight" in capsys.readouterr().out
+    exec("\n".join(b for kind, b in BLOCKS[-2:]), {})
     state = torch.load(folder / "work_dirs/leaves/seed-0/ridge/px-50.00/model.pth", weights_only=True)
     assert (state["stage2.0.weight"] == 0).sum() > 0
