@@ -65,8 +65,9 @@ class Timm(pxframe.Backbone):
         return network
 
     def classifier(self, model: Any) -> str:
-        if not model.num_classes:
-            return ""
+        return self.place(model) if model.num_classes else ""
+
+    def place(self, model: Any) -> str:
         name = model.pretrained_cfg.get("classifier") or ""
         return name if isinstance(name, str) else name[0]
 
@@ -93,7 +94,10 @@ class Timm(pxframe.Backbone):
         options = {**getattr(model, _BUILT), "num_classes": model.num_classes, "output_stride": output_stride}
         try:
             network = timm.create_model(**options)
+            learned = {name: p.requires_grad for name, p in model.named_parameters()}
             network.load_state_dict(model.state_dict(keep_vars=True), assign=True)
+            for name, p in network.named_parameters():
+                p.requires_grad_(learned[name])  # which loading sets as it was in the new network
             if network.feature_info[-1]["reduction"] != output_stride:
                 raise ValueError(f"it stays at {network.feature_info[-1]['reduction']}")
         except Exception as error:  # the model's own code

@@ -32,6 +32,10 @@ class Backbone:
         """Name of the classifier's module in ``model`` (its weights belong to the source task), or ``""``."""
         raise NotImplementedError
 
+    def place(self, model: nn.Module) -> str:
+        """Name under which such a network keeps a classifier, also where this one has none; or ``""``."""
+        return self.classifier(model)
+
     def strip(self, model: nn.Module) -> int:
         """Remove the classifier in place, so that ``model(x)`` gives pooled features ``[N, D]``. Returns D."""
         raise NotImplementedError

@@ -35,6 +35,8 @@ PRUNE_KEYS = {
     "data": "the config of a task whose training images are scored on; default: that of 'pretrain'",
     "samples": "how many images, drawn evenly over the classes where there are any; default 100",
     "batch_size": "of scoring; default: all samples at once",
+    "mode": "'train' or 'eval', in which scorers take the loss: batch norm by the batch's statistics or by its own. "
+    "Default: 'eval' after 'pretrain', else 'train'. Dropout is off in both",
 }
 
 
@@ -63,10 +65,12 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     for name, task in config.tasks.items():
         if not isinstance(task, Mapping):
             raise PxframeError(f"config {file}: tasks: {name!r} must be a dict(type=TASK, ...), got {task!r}")
+        if name in ("pretrain", "tickets"):
+            raise PxframeError(f"config {file}: tasks: {name!r} is the name of a folder the job writes; choose another")
     config.setdefault("work_dir", str(Path("work_dirs") / file.stem))
     config.setdefault("seed", 0)
     seeds = config.seed if isinstance(config.seed, (list, tuple)) else [config.seed]
-    if not seeds or len(set(seeds)) < len(seeds) or not all(type(s) is int and s >= 0 for s in seeds):
+    if not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
         raise PxframeError(f"config {file}: 'seed' must be a whole number or a list of different ones: {config.seed!r}")
     return config
 

@@ -16,7 +16,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    averaged = means(rows)
+    averaged = [row for row in means(rows) if row["prunable_left"]]  # there is no place for a density of zero
     tasks = list(dict.fromkeys(row["task"] for row in averaged))
     methods = list(dict.fromkeys(row["method"] for row in averaged if row["method"] != "dense"))
     figure = Figure(figsize=(1.2 + 3.6 * len(tasks), 3.8), layout="constrained")

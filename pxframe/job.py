@@ -13,7 +13,7 @@ from pxframe.device import checked_device
 from pxframe.errors import PxframeError, near, some, within
 from pxframe.files import write_json
 from pxframe.granularity import build_granularity
-from pxframe.plan import check_sparsity
+from pxframe.plan import Plan
 from pxframe.registry import build
 from pxframe.task import Task
 
@@ -23,11 +23,15 @@ TRANSFERS = (None, "mask", "mask+weights")
 
 @dataclass(frozen=True)
 class Scoring:
-    """The task whose training images are scored on (None: of each task its own), how many, in batches of what size."""
+    """The task whose training images are scored on (None: of each task its own), how many, and how.
+
+    ``mode`` is the network's, ``"train"`` or ``"eval"``.
+    """
 
     task: Task | None
     samples: int
     batch_size: int
+    mode: str
 
 
 @dataclass
@@ -90,17 +94,25 @@ class Job:
         provider = build("backbone", {"type": options.pop("type", None)}, "backbone")
         pretrain = build("task", _plain(config["pretrain"]), "pretrain") if config.get("pretrain") else None
         prune, seeds = _plain(config["prune"]), _plain(config["seed"])
+        mode = prune.pop("mode", "eval" if pretrain else "train")
+        if mode not in ("train", "eval"):
+            raise PxframeError(f"prune: 'mode' must be 'train' or 'eval', got {mode!r}")
         data = prune.pop("data", None)
         samples = prune.pop("samples", 100)
         batch_size = prune.pop("batch_size", samples)
+        for key, value in {"samples": samples, "batch_size": batch_size}.items():
+            if type(value) is not int or value < 1:
+                raise PxframeError(f"prune: {key!r} must be a whole number above 0, got {value!r}")
         whole = prune.pop("whole", False)
+        if whole and data:
+            raise PxframeError("prune.whole scores each task's model on its own images; leave prune.data out")
         source = build("task", data, "prune: data") if data else pretrain
         if scored and source is None and not whole:
             raise PxframeError("the config says nothing about images to score on: give prune.data or pretrain")
         if whole and not scored:
             raise PxframeError("prune.whole makes tickets of each task's own; it cannot be used with a given ticket")
         boards = _plain(config.get("vis_backends") or ())
-        if not all(isinstance(board, Mapping) for board in boards):
+        if not (isinstance(boards, (list, tuple)) and all(isinstance(board, Mapping) for board in boards)):
             raise PxframeError(f"'vis_backends' must be a list of dict(type=...), got {boards!r}")
         transfer = config.get("transfer")
         if transfer not in TRANSFERS:
@@ -110,19 +122,23 @@ class Job:
         job = cls(
             seeds=tuple(seeds if isinstance(seeds, (list, tuple)) else [seeds]),
             device=device,
-            work_dir=Path(work_dir or config["work_dir"]),
+            work_dir=Path(str(work_dir or config["work_dir"])),
             resume=resume,
             provider=provider,
             backbone=options,
             pretrain=pretrain,
             plans=_plans(prune),
-            scoring=Scoring(source, int(samples), int(batch_size)) if scored else None,
+            scoring=Scoring(source, samples, batch_size, mode) if scored else None,
             tasks={name: build("task", _plain(config["tasks"][name]), f"task {name!r}") for name in chosen},
             whole=whole,
             transfer=transfer,
             vis_backends=tuple(boards),
         )
-        named = {"pretrain": pretrain, "prune.data": source, **{f"tasks.{n}": t for n, t in job.tasks.items()}}
+        for name, one in job.tasks.items():
+            if whole and not one.whole:
+                raise PxframeError(f"tasks.{name}: its model cannot be scored as a whole; leave prune.whole out")
+        named = {"pretrain": pretrain, "prune.data": source if scored else None}
+        named |= {f"tasks.{name}": one for name, one in job.tasks.items()}
         for where, task in named.items():
             if task is not None and not (where == "prune.data" and task is pretrain):
                 with within(where):
@@ -168,24 +184,32 @@ def _plans(prune: dict[str, Any]) -> dict[str, dict[str, Any]]:
     with within("prune"):
         unit = build_granularity(prune.get("granularity", "weight"))
         levels = _list(prune.pop("sparsity", unit.default_sparsity))
-        for level in levels:
-            check_sparsity(level)
-            unit.check(level, prune.get("distribution", "uniform"))
-        methods: dict[str, Any] = {}
         scorers = [dict(s) if isinstance(s, Mapping) else {"type": s} for s in _list(prune.pop("scorer", "px"))]
-        for scorer in scorers:
-            build("scorer", {key: value for key, value in scorer.items() if key != "rounds"})
-            name = scorer["type"]
-            if sum(other["type"] == name for other in scorers) > 1:
-                name = "-".join([name, *(f"{key}={value}" for key, value in scorer.items() if key != "type")])
-            if name in methods:
-                raise PxframeError(f"'scorer' lists {name!r} twice")
-            methods[name] = scorer
-    return {
-        f"{name}-{100 * level:.2f}": {"scorer": scorer, "sparsity": level, **prune}
-        for level in levels
-        for name, scorer in methods.items()
-    }
+        for key, values in {"sparsity": levels, "scorer": scorers}.items():
+            if not values:
+                raise PxframeError(f"{key!r} is an empty list")
+        if not all(isinstance(pattern, str) for pattern in _list(prune.get("exclude", ""))):
+            raise PxframeError(f"'exclude' must be a name, or a list of names or patterns, got {prune['exclude']!r}")
+        plans: dict[str, dict[str, Any]] = {}
+        for level in levels:
+            for scorer in scorers:
+                method = build("scorer", {key: value for key, value in scorer.items() if key != "rounds"})
+                Plan(
+                    level,
+                    scorer.get("rounds", method.rounds),
+                    prune.get("schedule", "exponential"),
+                    prune.get("scope", "global"),
+                    prune.get("distribution", "uniform"),
+                    unit,
+                )
+                name = method.name
+                if sum(other["type"] == name for other in scorers) > 1:
+                    name = "-".join([name, *(f"{key}={value}" for key, value in scorer.items() if key != "type")])
+                name = f"{name}-{100 * level:.2f}".replace("/", "-")
+                if name in plans:
+                    raise PxframeError(f"there would be two tickets {name!r}: a scorer or a sparsity is listed twice")
+                plans[name] = {"scorer": scorer, "sparsity": level, **prune}
+    return plans
 
 
 def _list(value: Any) -> list[Any]:

@@ -207,7 +207,7 @@ def _macs(net: Net, example: Tensor | None) -> dict[str, int] | None:
         return None
     with suppress(PxframeError):
         costs = macs(net.trace(example[:1]))
-        return {name: costs.get(name, 0) for name in net.masks}
+        return {name: costs[name] for name in net.masks if name in costs}
     return None
 
 

@@ -47,8 +47,10 @@ def build(kind: str, config: Mapping[str, Any] | str, where: str = "") -> Any:
         PxframeError: unknown name (with near matches, and the plug-ins that failed to load), or an
             option its constructor does not take.
     """
-    options: dict[str, Any] = {"type": config} if isinstance(config, str) else dict(config)
     where = where or kind
+    if not isinstance(config, (str, Mapping)):
+        raise PxframeError(f"{where}: must be a dict(type=NAME, ...), got {config!r}")
+    options: dict[str, Any] = {"type": config} if isinstance(config, str) else dict(config)
     name = options.pop("type", None)
     if not isinstance(name, str):
         raise PxframeError(f"{where}: 'type' must name a {kind}, got {name!r}{near('', names(kind))}")

@@ -217,6 +217,10 @@ def make_runner(
     mixed = amp == "bfloat16" or (amp is None and device == "cuda")
     if mixed and device == "cpu":
         _check_gradients(model, where)
+    if not isinstance(optimizer, Mapping):
+        raise PxframeError(f"{where}: 'optimizer' must be a dict(type=...), got {optimizer!r}")
+    if not (isinstance(schedule, (list, tuple)) and all(isinstance(part, Mapping) for part in schedule)):
+        raise PxframeError(f"{where}: 'schedule' must be a list of dict(type=...), got {schedule!r}")
     wrapper: dict[str, Any] = {"type": Bfloat16 if mixed else OptimWrapper, "optimizer": dict(optimizer)}
     if lr_mult:
         wrapper["paramwise_cfg"] = {"custom_keys": {part: {"lr_mult": f} for part, f in lr_mult.items()}}

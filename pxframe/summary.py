@@ -14,7 +14,7 @@ class Layer:
     Attributes:
         shape: of the weight; its first dimension are the output units.
         kept: number of weights kept, of ``total``.
-        units: number of output units with any weight kept, of ``shape[0]``.
+        units: number of output units with any weight kept, of ``outputs``.
         macs: multiply-accumulates with the kept weights for one input, and with all; None where the ticket was made
             without data, or by an earlier version.
     """
@@ -25,6 +25,11 @@ class Layer:
     total: int
     units: int
     macs: tuple[int, int] | None
+
+    @property
+    def outputs(self) -> int:
+        """The number of output units."""
+        return self.shape[0] if self.shape else 1
 
 
 def layers(ticket: Ticket) -> list[Layer]:

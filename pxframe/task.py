@@ -22,6 +22,8 @@ class Task:
     name: ClassVar[str] = ""
     #: Key, in what the runner's ``test()`` returns, of the number to compare by (higher is better, in percent).
     metric: ClassVar[str] = ""
+    #: Whether a runner's whole model gives outputs for :meth:`loss`, so that it can be pruned with its head.
+    whole: ClassVar[bool] = True
 
     def prepare(self) -> None:
         """Check that the data is there (or write what the config asks to be made). Called before any work begins.
@@ -58,7 +60,7 @@ class Task:
 
         Args:
             model: the runner's, on any device.
-            classifier: name of the backbone's own classifier (:meth:`pxframe.Backbone.classifier`).
+            classifier: the backbone's :meth:`pxframe.Backbone.place` for one.
         """
         return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
 

@@ -13,17 +13,25 @@ from pxframe.ticket import Ticket
 def variants(made: Mapping[str, Ticket], seed: int) -> dict[str, Ticket | None]:
     """Dense, every ticket, and a random ticket for each number of weights that one keeps; sparser ones later.
 
-    A ticket that is alone is called ``ticket``, its random counterpart ``random``.
+    Tickets are called ``METHOD-LEVEL``, and random ones ``random-LEVEL``; where another ticket has that name,
+    ``random-like-METHOD-LEVEL``. A ticket that is alone is called ``ticket``, its random counterpart ``random``.
     """
     alone = len(made) == 1
     named = {"ticket": next(iter(made.values()))} if alone else dict(made)
     sizes = {t.kept for name, t in made.items() if name.startswith("random-")}
-    for ticket in made.values():
+    for name, ticket in made.items():
         if ticket.kept not in sizes:
             sizes.add(ticket.kept)
-            name = "random" if alone else f"random-{100 * ticket.sparsity:.2f}"
-            named[name if name not in named else f"{name}-{ticket.kept}"] = random_ticket(ticket, seed)
-    return {"dense": None, **{name: named[name] for name in sorted(named, key=lambda n: round(named[n].sparsity, 4))}}
+            control = "random" if alone else f"random-{name.rpartition('-')[2]}"
+            named[control if control not in named else f"random-like-{name}"] = random_ticket(ticket, seed)
+    return {"dense": None, **{name: named[name] for name in sorted(named, key=lambda n: round(named[n].sparsity, 3))}}
+
+
+def method_of(variant: str, ticket: Ticket | None) -> str:
+    """What chose the variant's weights, by the name of :func:`variants` without the level."""
+    if ticket is None:
+        return "dense"
+    return variant.rpartition("-")[0] or ticket.meta.get("scorer", "ticket")
 
 
 def random_ticket(like: Ticket, seed: int) -> Ticket:

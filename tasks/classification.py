@@ -79,12 +79,19 @@ class Classification(TrainedTask):
         self.head, self.frozen = head, frozen
         if frozen and head is None:
             raise pxframe.PxframeError(f"{self.where}: 'frozen' without a 'head' leaves nothing to train; give a head")
+        if not (isinstance(label_smoothing, (int, float)) and 0 <= label_smoothing < 1):
+            raise pxframe.PxframeError(f"{self.where}: 'label_smoothing' must be in [0, 1), got {label_smoothing!r}")
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.save_predictions = save_predictions
 
     def prepare(self) -> None:
         super().prepare()
+        known = max(self.dataset("train").targets or [-1]) + 1
+        if self.num_classes is not None and not (type(self.num_classes) is int and self.num_classes >= known):
+            raise pxframe.PxframeError(
+                f"{self.where}: 'num_classes' is {self.num_classes!r}, and data['train'] has {known} classes"
+            )
         train, test = (getattr(self.dataset(split), "classes", None) for split in ("train", "test"))
         if train is not None and test is not None and list(train) != list(test):
             raise pxframe.PxframeError(
@@ -164,7 +171,7 @@ class Classification(TrainedTask):
                 raise pxframe.PxframeError(f"{self.where} needs the option 'epochs', or a head that is fitted")
             return
         parameters = inspect.signature(type(self)).parameters
-        for key in ("epochs", "optimizer", "schedule", "head_lr_mult", "label_smoothing"):
+        for key in ("epochs", "optimizer", "schedule", "head_lr_mult", "label_smoothing", "amp"):
             if getattr(self, key) != parameters[key].default:
                 raise pxframe.PxframeError(
                     f"{self.where}: the head {self.head['type']!r} is fitted, not trained: leave out {key!r}"

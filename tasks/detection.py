@@ -47,7 +47,7 @@ class Detection(TrainedTask):
     The other keys are :class:`TrainedTask`'s. Images of a batch may differ in size.
     """
 
-    name, metric = "detection", "mAP"
+    name, metric, whole = "detection", "mAP", False
 
     def __init__(
         self,

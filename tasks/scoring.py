@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 
+import pxframe
+
 
 def drawn(total: int, samples: int, labels: Sequence[Any] | None, seed: int) -> list[int]:
     """``samples`` indices out of ``total``, by ``seed``; with ``labels``, one of each class before a second of any."""
+    if type(samples) is not int or samples < 1:
+        raise pxframe.PxframeError(f"'samples' must be a whole number above 0, got {samples!r}")
     order: list[int] = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
     if labels is not None:
         seen: Counter[Any] = Counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -63,6 +64,12 @@ class TrainedTask(pxframe.Task):
                 )
         for key in data.keys() - set(SPLITS):
             raise pxframe.PxframeError(f"{self.where}: 'data' takes the keys 'train' and 'test', got {key!r}")
+        for key, values, least in (("mean", mean, -math.inf), ("std", std, 0)):
+            three = isinstance(values, (list, tuple)) and len(values) == 3
+            if not (three and all(isinstance(v, (int, float)) and v > least for v in values)):
+                raise pxframe.PxframeError(f"{self.where}: {key!r} must be a number for each channel, got {values!r}")
+        if not isinstance(prepare, (Mapping, type(None))):
+            raise pxframe.PxframeError(f"{self.where}: 'prepare' must be a dict(type=FUNCTION, ...), got {prepare!r}")
         self.data = {split: dict(data[split]) for split in SPLITS}
         self.epochs, self.batch_size, self.num_workers = epochs, batch_size, num_workers
         self.optimizer, self.schedule, self.amp = optimizer, schedule, amp

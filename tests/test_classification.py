@@ -79,14 +79,16 @@ def test_the_score_is_what_the_network_predicts(data, tmp_path):
     assert score == pytest.approx(100 * np.mean(right))
 
 
-def test_a_trained_model_loads_in_plain_timm(data, tmp_path):
+@pytest.mark.parametrize("before", [5, 0])
+def test_a_trained_model_loads_in_plain_timm(data, tmp_path, before):
     it, timms = task(data, epochs=1), Timm()
-    model = timms.build("resnet10t", num_classes=5)
-    classifier = timms.classifier(model)
+    model = timms.build("resnet10t", num_classes=before)
+    assert bool(timms.classifier(model)) == (before > 0)
+    place = timms.place(model)
     runner = run(it, tmp_path, model, timms)
     runner.train()
     plain = timm.create_model("resnet10t", num_classes=3).eval()
-    plain.load_state_dict(it.export(runner.model, classifier))
+    plain.load_state_dict(it.export(runner.model, place))
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(plain(x), runner.model.eval()(x))

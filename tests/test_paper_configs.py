@@ -20,7 +20,8 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from pxframe import registry
 from pxframe.config import load_config
 from pxframe.job import Job
-from pxframe.steps import pretrained, tickets, transferred, whole_tickets
+from pxframe.steps import pretrained, transferred
+from pxframe.ticketing import tickets, whole_tickets
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -113,7 +114,7 @@ def small(config):
     classes = {"num_classes": backbone.get("num_classes", 1000)}
     config["backbone"] = SMALL.get(backbone["type"], SMALL["cifar_resnet"]) | classes
     prune = config["prune"]
-    prune.update(sparsity=0.5, samples=4, batch_size=1)  # four batches, as ProsPr asks for
+    prune.update(sparsity=0.2, samples=4, batch_size=1)  # four batches, as ProsPr asks for
     first = prune["scorer"][0]
     prune["scorer"] = [first | {key: 1 for key in ("rounds", "draws") if key in first}]
     for task in [*config["tasks"].values(), *([prune["data"]] if "data" in prune else [])]:

@@ -127,12 +127,14 @@ def test_the_dense_form_is_timm_s_own(name, output_stride):
 
 def test_dense_keeps_the_options_and_goes_back():
     model = provider.build("resnet18", num_classes=3, in_chans=1).eval()
+    model.conv1.weight.requires_grad_(False)
     x = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         before = provider.features(model, x)
         fine = provider.features(provider.dense(model, 8), x)
         after = provider.features(provider.dense(copy.deepcopy(model), 32), x)
     assert torch.allclose(fine[-1][..., ::4, ::4], before[-1], atol=1e-5)  # the strided network's pixels
+    assert [n for n, p in model.named_parameters() if not p.requires_grad] == ["conv1.weight"]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 

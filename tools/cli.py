@@ -37,7 +37,7 @@ def models(pattern: str) -> list[str]:
     """Every provider's models whose name matches, as ``PROVIDER MODEL``."""
     from pxframe.registry import build, names
 
-    return [f"{name:<13}{model}" for name in names("backbone") for model in build("backbone", name).models(pattern)]
+    return [f"{name:<12} {model}" for name in names("backbone") for model in build("backbone", name).models(pattern)]
 
 
 @one_line_errors

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pxframe.command import add_common, add_overrides, one_line_errors, start
 from pxframe.config import load_config
 from pxframe.job import Job
-from pxframe.steps import pretrained, rehearse, tickets, whole_tickets
+from pxframe.steps import pretrained, rehearse
+from pxframe.ticketing import tickets, whole_tickets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,12 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from pxframe.steps import describe
+    from pxframe.command import start
     from pxframe.summary import layers
     from pxframe.ticket import Ticket
+    from pxframe.ticketing import describe
 
+    start(args)
     ticket = Ticket.load(args.ticket)
     print(describe(ticket))
     for key, value in sorted(ticket.meta.items()):
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
             "x".join(map(str, layer.shape)),
             f"{layer.kept:,}",
             f"{layer.kept / max(layer.total, 1):.2%}" if layer.kept else "emptied",
-            f"{layer.units:,} of {layer.shape[0]:,}",
+            f"{layer.units:,} of {layer.outputs:,}",
             *(macs if costs else []),
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -20,26 +20,21 @@ model (``model.pth``), which loads without this library.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pxframe.command import add_common, add_overrides, one_line_errors, start
 from pxframe.config import load_config
+from pxframe.errors import PxframeError
 from pxframe.figure import draw
 from pxframe.job import Job
 from pxframe.results import print_table, write_results
-from pxframe.steps import (
-    describe,
-    pretrained,
-    rehearse,
-    same_weights,
-    tickets,
-    transferred,
-    whole_tickets,
-    with_weights,
-)
+from pxframe.steps import pretrained, rehearse, transferred
 from pxframe.ticket import Ticket
+from pxframe.ticketing import describe, same_weights, tickets, whole_tickets, with_weights
 from pxframe.variants import variants
 
 
@@ -66,8 +61,11 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         scored=given is None,
     )
+    if not job.tasks:
+        raise PxframeError(f"config {args.config} has no tasks to transfer to; `pxframe prune` makes tickets alone")
     rehearse(job, given)
-    job.claim({"config": config.to_dict(), "device": args.device, "ticket": args.ticket})
+    digest = hashlib.sha256(Path(args.ticket).read_bytes()).hexdigest() if given else None
+    job.claim({"config": config.to_dict(), "device": args.device, "ticket": digest})
 
     rows = [row for repetition in job.repetitions() for row in repeat(repetition, given)]
     results = job.work_dir / "results.json"

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pxframe import ticketing
 from pxframe.errors import PxframeError
-from pxframe.job import Job
+from pxframe.job import Job, Scoring
 from pxframe.runner_hooks import TicketHook
-from pxframe.steps import describe, same_weights, with_weights
 from pxframe.ticket import Ticket
 from pxframe.ticket_file import fingerprint
-from pxframe.variants import random_ticket, variants
+from pxframe.ticketing import describe, same_weights, with_weights
+from pxframe.variants import method_of, random_ticket, variants
 from pxframe_tasks.scoring import drawn
 
 
@@ -64,10 +65,14 @@ def test_a_random_ticket_of_the_users_own_needs_no_other():
     ]
 
 
-def test_sizes_that_differ_by_less_than_the_name_tells_have_each_their_own():
-    found = variants({"a": ticket(10, 100_000), "b": ticket(11, 100_000)}, 0)
-    assert list(found) == ["dense", "a", "b", "random-99.99", "random-99.99-11"]
-    assert [t.kept for t in found.values() if t] == [10, 11, 10, 11]
+def test_random_tickets_have_the_same_names_for_every_seed_though_sizes_differ():
+    for sizes in ((40, 50), (41, 52)):
+        found = variants({f"{m}-50.00": ticket(n) for m, n in zip(("px", "snip"), sizes, strict=True)}, 0)
+        assert set(found) == {"dense", "px-50.00", "snip-50.00", "random-50.00", "random-like-snip-50.00"}
+        assert (found["random-50.00"].kept, found["random-like-snip-50.00"].kept) == sizes
+        assert method_of("random-like-snip-50.00", found["random-like-snip-50.00"]) == "random-like-snip"
+    assert method_of("px-rounds=1-50.00", found["px-50.00"]) == "px-rounds=1"
+    assert method_of("ticket", found["px-50.00"]) == "px"
 
 
 def test_one_ticket_goes_by_that_name():
@@ -100,6 +105,25 @@ def test_which_weights_a_ticket_is_transferred_with(job, transfer, start, traine
     training.iter = 5  # resumed: training has been there already
     hook.before_train(training)
     assert model.weight.tolist() == [[3.0, 0.0]]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_scorers_see_the_mode_that_is_asked_for_and_no_dropout(job, monkeypatch, mode):
+    class Task:
+        def batches(self, samples, batch_size, *, seed):
+            return [(samples, batch_size, seed)]
+
+    def prune(model, batches, **_):
+        assert batches == [(5, 2, 3)]
+        assert [m.training for m in model] == [mode == "train", False]
+        return ticket(1)
+
+    monkeypatch.setattr(ticketing, "prune", prune)
+    job.scoring = Scoring(Task(), 5, 2, mode)
+    job.provider = SimpleNamespace(classifier=lambda model: "")
+    job.plans["mine-50.00"] = {}
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
+    assert ticketing.tickets(job, model, print)["mine-50.00"].kept == 1
 
 
 def test_weights_of_a_ticket_s_own_need_a_task_to_train_on(job):
