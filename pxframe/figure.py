@@ -32,8 +32,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 panel.axhspan(row["value"] - spread, row["value"] + spread, color="black", alpha=0.1, linewidth=0)
         for number, method in enumerate(methods):
             points = [row for row in mine if row["method"] == method]
+            beside = 1.04 ** (number - (len(methods) - 1) / 2)  # so that equal results do not hide one another
             panel.errorbar(
-                [1 - row["sparsity"] for row in points],
+                [(1 - row["sparsity"]) * beside for row in points],
                 [row["value"] for row in points],
                 [row["deviation"] or 0 for row in points],
                 color="grey" if method == "random" else f"C{number}",

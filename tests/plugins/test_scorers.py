@@ -57,6 +57,16 @@ def test_random_is_uniform_and_seeded():
     assert chi_squared < 19 + 5 * math.sqrt(2 * 19)
 
 
+@pytest.mark.parametrize(("variant", "same"), [("paper", True), ("joint", False)])
+def test_px_is_synflow_l2_where_the_classifier_is_left_out(model, batches, variant, same):
+    """A dense last layer makes the number of active paths, c_k, equal for all outputs k."""
+    px, synflow = (
+        pxframe.prune(model, batches, scorer=scorer, sparsity=0.6, rounds=3, exclude="5.*")
+        for scorer in ({"type": "px", "variant": variant}, "synflow_l2")
+    )
+    assert torch.equal(px.masks["0.weight"], synflow.masks["0.weight"]) == same
+
+
 def test_px_calibrated_is_paper_with_the_batch_variance_for_running_variance(model, batches):
     """The same numbers as `paper` on a copy whose BN carries the batch's own statistics."""
     joined = [(torch.cat([x for x, _ in batches]), None)]
