@@ -13,6 +13,8 @@ DOCS = Path(__file__).parent.parent / "docs" / "methods.md"
 BEGIN, END = "<!-- written by tests/test_zoo.py --write-docs -->\n", "<!-- end -->\n"
 #: What refuses what, and a part of the reason: nothing does at present.
 REFUSALS: dict[tuple[str, str], str] = {}
+#: Models with no kind of layer that another has not; they are run when the table is written.
+LEFT_OUT = ("resnet18", "resnet50, zero_init_last", "efficientnet_b0")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,8 @@ def table(found):
 @pytest.mark.filterwarnings("ignore")
 def test_every_method_runs_or_says_why_not(name, request, outcomes):
     full = request.config.getoption("--write-docs")
+    if name in LEFT_OUT and not full:
+        pytest.skip("its kinds of layers are in other models and tests; run with --write-docs")
     model = zoo.build(name, full)
     before = {n: t.clone() for n, t in model.state_dict().items()}
     for method in zoo.METHODS:

@@ -1,4 +1,4 @@
-"""Real photographs, a real pre-trained network, six ways to choose a ticket, three seeds: two hours on two CPU cores.
+"""Real photographs, a real pre-trained network, six ways to choose weights, three seeds: three hours of a CPU core.
 
 ResNet-20, trained on CIFAR-10, is pruned once by each method, at 90 % and at 98.2 %, and transferred to CIFAR-10 itself
 (10,000 of the training images), to Tiny-ImageNet (a subset: 200 classes, 50 training images each, here at 32x32) and

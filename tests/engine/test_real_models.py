@@ -4,21 +4,12 @@ import pytest
 import torch
 import torchvision
 import zoo
-from torch import nn
 
 import pxframe
 from pxframe.engine.paths import jacobian_norms
 from pxframe.net import Net
 
-
-def vgg19():
-    """Its features; the classifier, most of its weights, is made narrow."""
-    model = torchvision.models.vgg19()
-    model.classifier = nn.Sequential(nn.Linear(512 * 49, 64), nn.ReLU(), nn.Linear(64, 10))
-    return model
-
-
-MODELS = {"resnet152": torchvision.models.resnet152, "vgg19": vgg19, "deeplab": lambda: zoo.DeepLab(full=True)}
+MODELS = {"resnet152": torchvision.models.resnet152, "deeplab": lambda: zoo.DeepLab(full=True)}
 
 
 @pytest.mark.filterwarnings("ignore")
