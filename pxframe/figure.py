@@ -14,7 +14,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write a PNG: the density is on a logarithmic axis; bars are one standard deviation over the seeds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, NullLocator
+    from matplotlib.ticker import NullLocator
 
     averaged = [row for row in means(rows) if row["prunable_left"]]  # there is no place for a density of zero
     tasks = list(dict.fromkeys(row["task"] for row in averaged))
@@ -44,7 +44,6 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 label=method,
             )
         panel.set_xscale("log")
-        panel.xaxis.set_major_locator(FixedLocator([1 - level for level in levels]))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xticks([1 - level for level in levels], [f"{100 * level:g}" for level in levels])
         panel.invert_xaxis()  # sparser to the right

@@ -114,11 +114,11 @@ class Classification(TrainedTask):
 
     def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
         """The backbone's weights by its own names, a linear head in its classifier's place; others as ``head.*``."""
-        backbone: dict[str, Tensor] = model.backbone.state_dict()
-        head = model.head.state_dict() if model.head is not None else {}
-        linear = classifier and isinstance(model.head, nn.Linear)
-        state = backbone | {f"{classifier if linear else 'head'}.{n}": t for n, t in head.items()}
-        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        place = classifier if classifier and isinstance(model.head, nn.Linear) else "head"
+        return {
+            name.removeprefix("backbone.") if name.startswith("backbone.") else name.replace("head", place, 1): value
+            for name, value in super().export(model, classifier).items()
+        }
 
     def runner(
         self,

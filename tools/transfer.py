@@ -32,6 +32,7 @@ from pxframe.errors import PxframeError
 from pxframe.figure import draw
 from pxframe.job import Job
 from pxframe.results import print_table, write_results
+from pxframe.running import Say
 from pxframe.steps import pretrained, rehearse, transferred
 from pxframe.ticket import Ticket
 from pxframe.ticketing import describe, same_weights, tickets, whole_tickets, with_weights
@@ -67,7 +68,10 @@ def run(args: argparse.Namespace) -> int:
     digest = hashlib.sha256(Path(args.ticket).read_bytes()).hexdigest() if given else None
     job.claim({"config": config.to_dict(), "device": args.device, "ticket": digest})
 
-    rows = [row for repetition in job.repetitions() for row in repeat(repetition, given)]
+    rows = []
+    for repetition in job.repetitions():
+        which = f"seed {repetition.seed}: " if len(job.seeds) > 1 else ""
+        rows += repeat(repetition, given, lambda line, which=which: print(which + line, flush=True))
     results = job.work_dir / "results.json"
     write_results(results, rows, config=args.config, seeds=job.seeds, device=job.device)
     draw(rows, job.work_dir / "results.png")
@@ -77,12 +81,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def repeat(job: Job, given: Ticket | None) -> list[dict[str, Any]]:
+def repeat(job: Job, given: Ticket | None, say: Say) -> list[dict[str, Any]]:
     """One repetition of the job, with one seed: a row for every task and variant."""
-
-    def say(line: str) -> None:
-        print(line if job.work_dir.name != f"seed-{job.seed}" else f"seed {job.seed}: {line}", flush=True)
-
     model = pretrained(job, say)
 
     # Prune once ...
