@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from pxframe.ticket import Ticket
+from pxframe.ticket.ticket import Ticket
 
 
 def main() -> None:

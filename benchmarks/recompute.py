@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from pxframe.config import load_config
-from pxframe.job import Job
+from pxframe.job.config import load_config
+from pxframe.job.job import Job
 
 
 def accuracy(task: Any, folder: Path) -> float:

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import pxframe
-from pxframe.net import Net
-from pxframe.prunable import prunable
-from pxframe.registry import build
-from pxframe.threshold import global_masks
+from pxframe.plugin.registry import build
+from pxframe.pruning.threshold import global_masks
+from pxframe.scoring.net import Net
+from pxframe.scoring.prunable import prunable
 
 CASES = {"ResNet-20, 64 x 32x32": (64, 32), "ResNet-50, 64 x 224x224": (64, 224)}
 GPU_CASES = {"ResNet-20, 100 x 32x32": (100, 32), "ResNet-50, 256 x 224x224": (256, 224)}

@@ -29,8 +29,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import pxframe
-from pxframe.data import locate
-from pxframe.files import replacing, write_json
+from pxframe.base.files import replacing, write_json
+from pxframe.base.paths import locate
 
 METHODS = {
     **{f"px {v}": dict(type="px", variant=v) for v in ("paper", "calibrated", "joint", "joint_calibrated")},

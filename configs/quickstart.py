@@ -16,7 +16,7 @@ def _digits(root, **options):
     crop = dict(type="torchvision.transforms.v2.RandomCrop", size=24, padding=2)
     return dict(
         type="classification",
-        prepare=dict(type="pxframe_tasks.digits.write_folders", root=root, size=24, textured=True, **options),
+        prepare=dict(type="pxframe_tasks.demo.digits.write_folders", root=root, size=24, textured=True, **options),
         data=dict(
             train=dict(type="torchvision.datasets.ImageFolder", root=f"{root}/train", transform=[crop]),
             test=dict(type="torchvision.datasets.ImageFolder", root=f"{root}/test"),
@@ -32,14 +32,16 @@ pretrain = dict(**_digits(f"{_data}/digits-0-4", classes=[0, 1, 2, 3, 4]), head=
 
 prune = dict(scorer=dict(type="px", rounds=100), sparsity=0.9, samples=100)
 
-_scenes = dict(type="pxframe_tasks.digit_scenes.DigitScenes", data_root=f"{_data}/scenes")
+_scenes = dict(type="pxframe_tasks.demo.digit_scenes.DigitScenes", data_root=f"{_data}/scenes")
 _files = dict(img_path="JPEGImages", seg_map_path="SegmentationClass")
 
 tasks = dict(
     digits=dict(**_digits(f"{_data}/digits"), epochs=10, schedule=_one_cycle(0.1, 10)),
     scenes=dict(
         type="segmentation",
-        prepare=dict(type="pxframe_tasks.digits.write_scenes", root=f"{_data}/scenes", train=400, test=100, size=48),
+        prepare=dict(
+            type="pxframe_tasks.demo.digits.write_scenes", root=f"{_data}/scenes", train=400, test=100, size=48
+        ),
         data=dict(
             train=dict(
                 **_scenes,

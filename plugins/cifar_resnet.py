@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pxframe
-from pxframe.checkpoint import load_checkpoint
+from pxframe.plugin.checkpoint import load_checkpoint
 
 DEPTHS = (8, 14, 20, 32, 44, 56)
 

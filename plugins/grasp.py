@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import pxframe
-from pxframe.attention import math_attention
-from pxframe.preserve import seeded
+from pxframe.base.undisturbed import seeded
+from pxframe.engine.attention import math_attention
 
 
 @dataclass

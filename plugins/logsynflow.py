@@ -6,8 +6,8 @@ import torch
 
 import pxframe
 from pxframe.engine.interpret import interpret, ones_input
-from pxframe.engine.paths import contract, f_tensors
 from pxframe.engine.reading import Reading, path_weights
+from pxframe.scoring.paths import contract, f_tensors
 
 
 class LogSynFlow(pxframe.Scorer):

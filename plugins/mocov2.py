@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 import pxframe
-from pxframe.checkpoint import fit, read_checkpoint, unwrap
-from pxframe_plugins.timm import Timm
+from pxframe.plugin.checkpoint import fit, read_checkpoint, unwrap
+from pxframe_plugins.timm_models import Timm
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 

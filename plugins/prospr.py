@@ -7,8 +7,8 @@ from itertools import islice
 import torch
 
 import pxframe
-from pxframe.attention import math_attention
-from pxframe.preserve import seeded
+from pxframe.base.undisturbed import seeded
+from pxframe.engine.attention import math_attention
 from pxframe_plugins.snip import Snip
 
 ORDERS = ("full", "first")

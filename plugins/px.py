@@ -6,7 +6,9 @@ import torch
 
 import pxframe
 from pxframe.engine.interpret import interpret, ones_input, squared_input
-from pxframe.engine.paths import (
+from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.scaled import Scaled, add
+from pxframe.scoring.paths import (
     active_paths,
     check_outputs,
     contract,
@@ -17,8 +19,6 @@ from pxframe.engine.paths import (
     saliencies,
     scaled_saliencies,
 )
-from pxframe.engine.reading import Reading, path_dtype, path_weights
-from pxframe.engine.scaled import Scaled, add
 
 VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "release1", "release2")
 

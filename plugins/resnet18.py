@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import pxframe
-from pxframe.checkpoint import load_checkpoint
+from pxframe.plugin.checkpoint import load_checkpoint
 from pxframe_plugins.cifar_resnet import kaiming_normal
 
 

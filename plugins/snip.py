@@ -3,7 +3,7 @@
 import torch
 
 import pxframe
-from pxframe.channels import channel_parameters, channel_sums
+from pxframe.scoring.gated import channel_parameters, channel_sums
 
 
 class Snip(pxframe.Scorer):
@@ -14,8 +14,8 @@ class Snip(pxframe.Scorer):
     Shape: the weight's. A pruned weight is scored as well, by what its return would change.
 
     ``score_channels``, shape ``[weight.shape[0]]``: |dL/dc| of a mask entry c on each output channel, behind the batch
-    norm if one follows at once (:mod:`pxframe.channels`): |sum over p of p * dL/dp|, p the norm's gamma and beta, or
-    else the layer's weights and bias. Van Amersfoort, Alizadeh, Farquhar, Lane, Gal, "Single Shot Structured Pruning
+    norm if one follows at once (:mod:`pxframe.scoring.gated`): |sum over p of p * dL/dp|, p the norm's gamma and beta,
+    or else the layer's weights and bias. Van Amersfoort, Alizadeh, Farquhar, Lane, Gal, "Single Shot Structured Pruning
     Before Training" (3SP), 2020. A channel pruned whole is scored by what the return of its weights would change.
     """
 

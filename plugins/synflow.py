@@ -1,7 +1,7 @@
 """SynFlow: keeps the weights that carry synaptic flow from input to output."""
 
 import pxframe
-from pxframe.engine.paths import contract, open_paths, saliencies
+from pxframe.scoring.paths import contract, open_paths, saliencies
 
 
 class SynFlow(pxframe.Scorer):

@@ -1,7 +1,7 @@
 """SynFlow-L2: SynFlow on squared weights, the data-free half of the NTK's trace."""
 
 import pxframe
-from pxframe.engine.paths import contract, open_paths, saliencies
+from pxframe.scoring.paths import contract, open_paths, saliencies
 
 
 class SynFlowL2(pxframe.Scorer):

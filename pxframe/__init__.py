@@ -1,28 +1,56 @@
 """Foresight pruning of vision backbones: score, prune once, transfer the ticket.
 
-The public API is what this module names; see the README for a tour and ``pxframe.hookspecs`` for plug-ins.
+The public API is what this module names; see the README for a tour and ``pxframe.plugin.hookspecs`` for plug-ins.
 """
 
-from pxframe.backbone import Backbone
-from pxframe.errors import PxframeError
-from pxframe.hookspecs import hookimpl
-from pxframe.pruning import prune, score
-from pxframe.registry import backbones, build_backbone, scorers, tasks
-from pxframe.scorer import Scorer
-from pxframe.task import Task
-from pxframe.ticket import Ticket
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pxframe.base.errors import PxframeError
+from pxframe.plugin.backbone import Backbone
+from pxframe.plugin.checkpoint import load_checkpoint
+from pxframe.plugin.hookspecs import hookimpl
+from pxframe.plugin.registry import backbones, build_backbone, scorers, tasks
+from pxframe.plugin.task import Task
+from pxframe.pruning.loop import prune, score
+from pxframe.scoring.net import Net
+from pxframe.scoring.scorer import Scorer
+from pxframe.ticket.ticket import Ticket
+
+if TYPE_CHECKING:
+    from pxframe.training.make import make_runner
+    from pxframe.training.task import TrainedTask
+
+#: Imported when first asked for: mmengine's runner takes longer to import than all else that `pxframe list` does.
+_LAZY = {"TrainedTask": "pxframe.training.task", "make_runner": "pxframe.training.make"}
 
 __all__ = [
     "Backbone",
+    "Net",
     "PxframeError",
     "Scorer",
     "Task",
     "Ticket",
+    "TrainedTask",
     "backbones",
     "build_backbone",
     "hookimpl",
+    "load_checkpoint",
+    "make_runner",
     "prune",
     "score",
     "scorers",
     "tasks",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'pxframe' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Built-in task adapters, one package each, and the data of the demonstrations."""

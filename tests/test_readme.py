@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import pxframe
-from pxframe.registry import SCORERS
+from pxframe.plugin.registry import SCORERS
 from pxframe_tools import cli, transfer
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def test_the_scorer_is_the_tested_one():
 
 
 def test_the_head_is_a_head():
-    from pxframe_tasks.segmentor import MODELS
+    from pxframe_tasks.segmentation.model import MODELS
 
     scope = {}
     exec(next(b for b in blocks("python") if "PSPHead" in b), scope)

@@ -75,7 +75,7 @@ class DeepLab(nn.Module):
 
     def __init__(self, full):
         super().__init__()
-        from pxframe_tasks.openmmlab import import_mmseg
+        from pxframe_tasks.segmentation.openmmlab import import_mmseg
 
         import_mmseg()
         from mmseg.registry import MODELS

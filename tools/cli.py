@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from pxframe.command import add_common, one_line_errors, start
-from pxframe.errors import PxframeError
+from pxframe.base.errors import PxframeError
 from pxframe_tools import show
+from pxframe_tools.common import add_common, one_line_errors, start
 
 
 def list_registered(args: argparse.Namespace) -> int:
@@ -35,7 +35,7 @@ def list_registered(args: argparse.Namespace) -> int:
 
 def models(pattern: str) -> list[str]:
     """Every provider's models whose name matches, as ``PROVIDER MODEL``."""
-    from pxframe.registry import build, names
+    from pxframe.plugin.registry import build, names
 
     return [f"{name:<12} {model}" for name in names("backbone") for model in build("backbone", name).models(pattern)]
 

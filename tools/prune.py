@@ -12,11 +12,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pxframe.command import add_common, add_overrides, one_line_errors, start
-from pxframe.config import load_config
-from pxframe.job import Job
-from pxframe.steps import pretrained, rehearse
-from pxframe.ticketing import tickets, whole_tickets
+from pxframe.job.config import load_config
+from pxframe.job.job import Job
+from pxframe.job.stages import pretrained, rehearse
+from pxframe.job.tickets import tickets, whole_tickets
+from pxframe_tools.common import add_common, add_overrides, one_line_errors, start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,10 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from pxframe.command import start
-    from pxframe.summary import layers
-    from pxframe.ticket import Ticket
-    from pxframe.ticketing import describe
+    from pxframe.job.tickets import describe
+    from pxframe.ticket.layers import layers
+    from pxframe.ticket.ticket import Ticket
+    from pxframe_tools.common import start
 
     start(args)
     ticket = Ticket.load(args.ticket)

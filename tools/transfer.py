@@ -26,17 +26,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pxframe.command import add_common, add_overrides, one_line_errors, start
-from pxframe.config import load_config
-from pxframe.errors import PxframeError
-from pxframe.figure import draw
-from pxframe.job import Job
-from pxframe.results import print_table, write_results
-from pxframe.running import Say
-from pxframe.steps import pretrained, rehearse, transferred
-from pxframe.ticket import Ticket
-from pxframe.ticketing import describe, same_weights, tickets, whole_tickets, with_weights
-from pxframe.variants import variants
+from pxframe.base.errors import PxframeError
+from pxframe.job.cells import variants
+from pxframe.job.config import load_config
+from pxframe.job.figure import draw
+from pxframe.job.job import Job
+from pxframe.job.results import print_table, write_results
+from pxframe.job.stages import pretrained, rehearse, transferred
+from pxframe.job.tickets import describe, same_weights, tickets, whole_tickets, with_weights
+from pxframe.ticket.ticket import Ticket
+from pxframe_tools.common import add_common, add_overrides, one_line_errors, start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def repeat(job: Job, given: Ticket | None, say: Say) -> list[dict[str, Any]]:
+def repeat(job: Job, given: Ticket | None, say: Any) -> list[dict[str, Any]]:
     """One repetition of the job, with one seed: a row for every task and variant."""
     model = pretrained(job, say)
 

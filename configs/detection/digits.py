@@ -18,7 +18,7 @@ backbone = dict(type="cifar_resnet", depth=8, width=16)
 
 pretrain = dict(
     type="classification",
-    prepare=dict(type="pxframe_tasks.digits.write_folders", root=_digits, size=32, textured=True),
+    prepare=dict(type="pxframe_tasks.demo.digits.write_folders", root=_digits, size=32, textured=True),
     data=dict(
         train=dict(
             type="torchvision.datasets.ImageFolder",
@@ -38,7 +38,7 @@ prune = dict(scorer=dict(type="px", rounds=100), sparsity=0.9, samples=100)
 tasks = dict(
     boxes=dict(
         type="detection",
-        prepare=dict(type="pxframe_tasks.digit_boxes.write", root=_scenes, train=300, test=100, size=64),
+        prepare=dict(type="pxframe_tasks.demo.digit_boxes.write", root=_scenes, train=300, test=100, size=64),
         data=dict(train=dict(**_boxes, split="train"), test=dict(**_boxes, split="val")),
         min_size=64,
         max_size=64,

@@ -1,7 +1,9 @@
-"""The path engine: one trace of the model, read as f, as g and as h.
+"""A model as a graph of paths: one trace of it, read as f, as g and as h.
 
-``trace`` makes the aten graph; ``scaled`` are values that cannot overflow; ``reading`` says what a path network
-takes for its weights and gates; ``factors`` tells what multiplies paths and carries none (attention weights);
-``interpret`` runs f and any number of readings node by node with the rules of ``linear``, ``gates``, ``norms`` and
-``shapes``; ``paths`` has the quantities of the PX paper.
+``trace`` records the aten graph, a :class:`~pxframe.engine.graph.Trace`; ``scaled`` holds values that cannot overflow;
+``reading`` says what a path network takes for its weights and gates; ``factors`` tells what multiplies paths without
+being one (attention weights); ``rules`` has one rule for each operation; ``interpret`` runs f and any number of
+readings through the graph, node by node.
+
+Imports ``base``.
 """

@@ -23,7 +23,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from pxframe.engine.rules import operation
+from pxframe.engine.rules.table import operation
 
 _SOFTMAX = frozenset(("softmax", "_softmax", "_safe_softmax"))
 #: Operations that make a factor of an activation. After the gates, what normalisations written out divide by.

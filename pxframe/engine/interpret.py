@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from pxframe.engine import gates, linear, norms, shapes  # noqa: F401  they fill the table of rules
+from pxframe.base.errors import PxframeError
 from pxframe.engine.factors import open_factor
+from pxframe.engine.graph import Trace
 from pxframe.engine.reading import Reading, powered
-from pxframe.engine.rules import Step, operation, rule_of, unknown
+from pxframe.engine.rules import norms, shapes
+from pxframe.engine.rules.table import Step, operation, rule_of, unknown
 from pxframe.engine.scaled import Scaled
-from pxframe.engine.trace import Trace
-from pxframe.errors import PxframeError
 
 
 @dataclass

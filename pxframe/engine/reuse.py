@@ -10,14 +10,15 @@ from collections.abc import Mapping
 
 from torch import Tensor, fx
 
-from pxframe.engine.rules import operation
+from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import writable
 
 IN_PLACE = frozenset(("relu", "add"))
 #: Operations whose result lies in memory of its own, in f and in every reading. Any other may hand on its input's.
 _FRESH = frozenset(
     (
-        *("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "mean", "sum", "cat"),
+        *PRODUCTS,
+        *("mean", "sum", "cat"),
         *("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "upsample_bilinear2d"),
     )
 )

@@ -8,8 +8,8 @@ import torch
 from oracle import Network, measure, measure_open
 from torch import nn
 
-from pxframe.engine.paths import contract, jacobian_norms, open_paths, saliencies
-from pxframe.net import Net
+from pxframe.scoring.net import Net
+from pxframe.scoring.paths import contract, jacobian_norms, open_paths, saliencies
 from pxframe_plugins.px import PX
 
 

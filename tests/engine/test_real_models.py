@@ -6,8 +6,8 @@ import torchvision
 import zoo
 
 import pxframe
-from pxframe.engine.paths import jacobian_norms
-from pxframe.net import Net
+from pxframe.scoring.net import Net
+from pxframe.scoring.paths import jacobian_norms
 
 MODELS = {"resnet152": torchvision.models.resnet152, "deeplab": lambda: zoo.DeepLab(full=True)}
 

@@ -9,11 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pxframe
 from pxframe.engine.interpret import interpret, squared_input
-from pxframe.engine.paths import f_tensors
 from pxframe.engine.reading import Reading, path_weights
-from pxframe.net import Net
-from pxframe.registry import build
-from pxframe.threshold import global_masks
+from pxframe.plugin.registry import build
+from pxframe.pruning.threshold import global_masks
+from pxframe.scoring.net import Net
+from pxframe.scoring.paths import f_tensors
 
 
 class Aliased(nn.Module):
@@ -109,7 +109,7 @@ def test_a_round_of_px_never_waits_for_the_device(variant, monkeypatch):
     batches = [(torch.randn(4, 3, 32, 32), None)]
     scorer = build("scorer", dict(type="px", variant=variant))
     scorer.score(net, batches)  # traces
-    monkeypatch.setattr("pxframe.threshold._lists_places", lambda values: False)  # as on a GPU
+    monkeypatch.setattr("pxframe.pruning.threshold._lists_places", lambda values: False)  # as on a GPU
     with NeverWait():
         scores = scorer.score(net, batches)
         masks = global_masks(scores, net.masks, 1000)
@@ -119,7 +119,7 @@ def test_a_round_of_px_never_waits_for_the_device(variant, monkeypatch):
 
 
 def test_a_model_is_traced_once_a_prune(monkeypatch):
-    from pxframe import net as module
+    from pxframe.scoring import net as module
 
     calls = []
     trace = module.trace_model

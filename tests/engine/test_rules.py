@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import pxframe
-from pxframe.engine.paths import active_paths, contract, jacobian_norms, open_paths
-from pxframe.net import Net
+from pxframe.scoring.net import Net
+from pxframe.scoring.paths import active_paths, contract, jacobian_norms, open_paths
 
 LINEAR = {
     "avg_pool": lambda x: F.avg_pool2d(x, 2),

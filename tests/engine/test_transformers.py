@@ -9,9 +9,9 @@ from cases import CHECKS, make_case
 from torch import nn
 
 import pxframe
-from pxframe.engine.paths import active_paths, contract, open_paths
-from pxframe.net import Net
-from pxframe.prunable import prunable
+from pxframe.scoring.net import Net
+from pxframe.scoring.paths import active_paths, contract, open_paths
+from pxframe.scoring.prunable import prunable
 from pxframe_plugins.px import PX
 from pxframe_plugins.synflow import SynFlow
 from pxframe_plugins.synflow_l2 import SynFlowL2

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe import host
+from pxframe.plugin import host
 
 
 class Skip(nn.Module):

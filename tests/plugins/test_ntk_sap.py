@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import pxframe
-from pxframe import host
+from pxframe.plugin import host
 
 
 @pytest.fixture

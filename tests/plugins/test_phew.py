@@ -12,12 +12,12 @@ import zoo
 from torch import nn
 
 import pxframe
-from pxframe import host
-from pxframe.engine.paths import f_tensors
-from pxframe.net import Net
-from pxframe.walks.graph import read_units
-from pxframe.walks.units import Product
-from pxframe.walks.walk import Walks
+from pxframe.plugin import host
+from pxframe.scoring.net import Net
+from pxframe.scoring.paths import f_tensors
+from pxframe_plugins.phew.graph import read_units
+from pxframe_plugins.phew.units import Product
+from pxframe_plugins.phew.walk import Walks
 
 
 def as_net(model, masks=None):

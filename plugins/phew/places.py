@@ -1,0 +1,74 @@
+"""Where in its parameter each entry of a weight stands, however it is moved about before use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.node import map_arg
+
+from pxframe.engine.graph import Trace
+from pxframe.engine.rules.shapes import MOVES, SAME
+from pxframe.engine.rules.table import operation, unknown
+
+
+class Places:
+    """The nodes of a trace that do not depend on the input: they are ``in`` it.
+
+    Attributes:
+        constants: kernels that are no parameters (a blur, say), by node name, as far as they were asked for.
+    """
+
+    def __init__(self, trace: Trace, tensors: Mapping[str, Tensor]) -> None:
+        self._trace, self._tensors = trace, tensors
+        self.constants: dict[str, Tensor] = {}
+
+    def __contains__(self, node: fx.Node) -> bool:
+        return node not in self._trace.active
+
+    def of(self, node: fx.Node) -> tuple[str, Tensor]:
+        """Name of the parameter (or constant), and an int tensor of the node's shape: places in it, flattened.
+
+        Raises:
+            PxframeError: the node computes something from a parameter instead of moving it.
+        """
+        name = self._trace.tensors.get(node)
+        if name in self._trace.parameters:
+            return name, _numbered(self._tensors[name].shape)
+        if not self._from_parameter(node):
+            self.constants[node.name] = self.value(node).cpu()
+            return node.name, _numbered(self.constants[node.name].shape)
+        key, places = self.of(node.args[0])  # type: ignore[arg-type]
+        kind = operation(node)
+        if kind in SAME or (kind == "as_strided" and places.shape == node.meta["val"].shape):
+            return key, places
+        if kind not in MOVES:
+            raise unknown(node, "on a weight before it is used")
+        return key, self.moved(node, places)
+
+    def moved(self, node: fx.Node, tensor: Tensor) -> Any:
+        """``tensor`` moved as ``node``, one of :data:`MOVES`, moves its first argument."""
+        rest: Any = map_arg(node.args[1:], lambda n: self.value(n).cpu())
+        if "view" in operation(node):  # the tensor may lie in memory otherwise than the node's argument
+            return tensor.reshape(rest[0])
+        return node.target(tensor, *rest, **node.kwargs)  # type: ignore[operator]
+
+    def value(self, node: fx.Node) -> Any:
+        """What the node gives, on the model's device."""
+        if node in self._trace.tensors:
+            return self._tensors[self._trace.tensors[node]]
+        if node.op == "get_attr":
+            return self._trace.constants[str(node.target)].to(self._trace.inputs.meta["val"].device)
+        args, kwargs = map_arg((node.args, node.kwargs), self.value)
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+    def _from_parameter(self, node: fx.Node) -> bool:
+        if node in self._trace.tensors:
+            return self._trace.tensors[node] in self._trace.parameters
+        return any(self._from_parameter(source) for source in node.all_input_nodes)
+
+
+def _numbered(shape: torch.Size) -> Tensor:
+    return torch.arange(shape.numel(), dtype=torch.int32).view(shape)

@@ -1,0 +1,54 @@
+"""A progress bar for long work: on a terminal only, on stderr."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Bar:
+    """A bar of ``total`` steps that shows a text beside it; nothing is drawn where stderr is no terminal.
+
+    ``with Bar(...) as bar: bar.advance("loss 0.1")``, or :meth:`start` and :meth:`stop`.
+    """
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        self._title, self._total, self._done = title, total, done
+        self._progress: Progress | None = None
+
+    def start(self) -> Bar:
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.add_task(self._title, total=self._total, completed=self._done, text="")
+            self._progress.start()
+        return self
+
+    def stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether anything is drawn; what costs time to word need not be worded otherwise."""
+        return self._progress is not None
+
+    def advance(self, text: str) -> None:
+        """One step more is done."""
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], advance=1, text=text)
+
+    def __enter__(self) -> Bar:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

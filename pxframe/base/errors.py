@@ -1,0 +1,52 @@
+"""The one exception that reaches a user, and the helpers that word it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class PxframeError(Exception):
+    """Something the user can mend: says what was wrong, where, and what to do.
+
+    The command line prints it as one line and exits with code 2.
+    """
+
+
+@contextmanager
+def within(where: str) -> Iterator[None]:
+    """Begin the message of a :class:`PxframeError` from the block with ``where`` it happened."""
+    try:
+        yield
+    except PxframeError as error:
+        raise PxframeError(f"{where}: {error}") from error
+
+
+@contextmanager
+def blaming(where: str) -> Iterator[None]:
+    """Turn what mmengine and the libraries raise over a config into one line that begins with ``where``."""
+    try:
+        yield
+    except PxframeError as error:
+        raise PxframeError(f"{where}: {error}") from error
+    except Exception as error:  # constructors of any library
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        line = (text.strip().splitlines() or ["no reason given"])[0].split(" Please check whether")[0]
+        raise PxframeError(f"{where}: {type(error).__name__}: {line}") from error
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'px'?"`` when a known name is close to ``name``, else the known names."""
+    known = sorted(known)
+    matches = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if matches:
+        return "; did you mean " + " or ".join(repr(m) for m in matches) + "?"
+    return f"; known: {', '.join(known) or 'none'}"
+
+
+def some(items: Iterable[str], most: int = 4) -> str:
+    """The first few of ``items``, comma separated, and how many were left out."""
+    items = list(items)
+    tail = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + tail

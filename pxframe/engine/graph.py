@@ -1,0 +1,50 @@
+"""The graph of a traced model: its nodes, and which of them carry paths or factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A functional (no operation in place) aten graph of a model in eval mode.
+
+    Attributes:
+        nodes: in execution order, without placeholders and output.
+        tensors: placeholder name -> name of the parameter or buffer it stands for.
+        parameters: the names among those that are parameters.
+        constants: name of a ``get_attr`` node's target -> tensor.
+        inputs: the node of the model's input.
+        outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
+        active: nodes whose value depends on the input.
+        paths: those of them whose path value some output needs. What only forms a factor is not among them.
+        factors: those of them that multiply such values, and carry no path themselves.
+        last_use: node -> nodes whose values nobody reads after it.
+        reuse: nodes that may be computed in place, and the place of the argument to write over.
+    """
+
+    nodes: list[fx.Node]
+    tensors: dict[fx.Node, str]
+    parameters: frozenset[str]
+    constants: dict[str, Tensor]
+    inputs: fx.Node
+    outputs: list[fx.Node]
+    active: frozenset[fx.Node]
+    paths: frozenset[fx.Node]
+    factors: frozenset[fx.Node]
+    last_use: dict[fx.Node, list[fx.Node]]
+    reuse: dict[fx.Node, int]
+
+    def parameter(self, node: Any) -> str | None:
+        """Name of the parameter behind a node, which may have been moved about (transposed, split) before use."""
+        while isinstance(node, fx.Node):
+            if node in self.tensors:
+                name = self.tensors[node]
+                return name if name in self.parameters else None
+            if node in self.active or not node.all_input_nodes:
+                return None
+            node = node.all_input_nodes[0]
+        return None

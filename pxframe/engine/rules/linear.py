@@ -1,0 +1,202 @@
+"""Linear operations: weights, sums, and the fixed coefficients of pooling and interpolation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pxframe.engine.reading import powered
+from pxframe.engine.rules.table import Step, rule, unknown
+from pxframe.engine.scaled import Scaled, add
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+@rule("convolution")
+def convolution(step: Step) -> Scaled:
+    _, weight_node, _, *geometry = step.args
+    if step.is_path(weight_node) or step.is_factor(weight_node):
+        raise unknown(step.node, "with a kernel that depends on the input")
+    weight = step.fixed(weight_node)  # [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
+    transposed = geometry[3]
+    terms = weight.numel() // max(1, weight.shape[1 if transposed else 0])
+    convolve = lambda m, w: torch.ops.aten.convolution(m, w, None, *geometry)  # noqa: E731
+    return step.weighted(step.path(), weight_node, weight, convolve, terms)
+
+
+@rule("addmm", "baddbmm")
+def addmm(step: Step) -> Scaled:
+    """bias + x @ w: the bias starts no path. ``beta`` scales it, ``alpha`` the product."""
+    if step.is_path(step.args[0]):
+        raise unknown(step.node, "adding to an activation")
+    step.refuse_factors(step.args[:1])
+    return _scaled_by(step, _product(step, step.args[1], step.args[2]), step.node.kwargs.get("alpha", 1))
+
+
+@rule("mm", "bmm", "matmul")
+def mm(step: Step) -> Scaled:
+    return _product(step, step.args[0], step.args[1])
+
+
+@rule("linear")
+def linear(step: Step) -> Scaled:
+    weight = step.fixed(step.args[1])  # [out, in]
+    return step.weighted(step.path(), step.args[1], weight, lambda m, w: m @ w.mT, weight.shape[-1])
+
+
+def _product(step: Step, left: fx.Node, right: fx.Node) -> Scaled:
+    if step.is_path(left) and step.is_path(right):
+        raise unknown(step.node, "between two activations")
+    if step.is_path(left):
+        weight = _once(step.fixed(right))  # [..., in, out]
+        return step.weighted(step.paths[left], right, weight, lambda m, w: m @ w, weight.shape[-2])
+    weight = _once(step.fixed(left))  # [..., out, in]
+    return step.weighted(step.paths[right], left, weight, lambda m, w: w @ m, weight.shape[-1])
+
+
+def _bits(step: Step, node: fx.Node) -> float:
+    """How far a product with the entries of ``node`` may grow where they are 0 or 1: all but factors."""
+    return math.inf if step.is_factor(node) else 0.0
+
+
+def _once(weight: Tensor) -> Tensor:
+    """A matrix that was expanded over the batch, unexpanded: no gradient of its own for every sample."""
+    while weight.ndim > 2 and weight.stride(0) == 0:
+        weight = weight[0]
+    return weight
+
+
+# --- sums and constant factors -------------------------------------------------------------------------------------
+
+
+@rule("add", "rsub")
+def addition(step: Step) -> Scaled:
+    """a + alpha * b. A summand that does not depend on the input is a bias: no path starts there."""
+    step.refuse_factors(step.args[:2])
+    terms: list[Scaled] = []
+    over = None
+    for index, argument in enumerate(step.args[:2]):
+        if step.is_path(argument):
+            factor = step.node.kwargs.get("alpha", 1) if index == 1 else 1
+            over = len(terms) if step.reuse == index else over
+            terms.append(_scaled_by(step, step.paths[argument], factor))
+    shape = step.result_shape()
+    if over is not None and not (len(terms) > 1 and step.may_write(terms[over], shape)):
+        over = None
+    total = add(terms, over)
+    return total if total.mantissa.shape == shape else total.map(lambda m: m.expand(shape))
+
+
+@rule("mul")
+def multiplication(step: Step) -> Scaled:
+    return _times(step, *step.args[:2])
+
+
+@rule("addcmul")
+def addcmul(step: Step) -> Scaled:
+    """a + value * b * c."""
+    start, left, right = step.args[:3]
+    step.refuse_factors([start])
+    terms = [step.paths[start]] if step.is_path(start) else []
+    if step.is_path(left) or step.is_path(right):
+        terms.append(_scaled_by(step, _times(step, left, right), step.node.kwargs.get("value", 1)))
+    return add(terms)
+
+
+def _times(step: Step, left: Any, right: Any) -> Scaled:
+    if step.is_path(left) and step.is_path(right):
+        raise unknown(step.node, "between two activations")
+    value, factor = (left, right) if step.is_path(left) else (right, left)
+    return _scaled_by(step, step.paths[value], factor)
+
+
+@rule("div")
+def division(step: Step) -> Scaled:
+    if step.is_path(step.args[1]):
+        raise unknown(step.node, "by an activation")
+    divisor = step.args[1]
+    if isinstance(divisor, fx.Node):
+        coefficient = step.fixed(divisor)
+        return step.linear(step.path(), lambda m: m / coefficient, _bits(step, divisor))
+    return _scaled_by(step, step.path(), 1 / divisor)
+
+
+@rule("neg")
+def negation(step: Step) -> Scaled:
+    return step.path()
+
+
+def _scaled_by(step: Step, value: Scaled, factor: Any) -> Scaled:
+    """Multiply by a coefficient: a number, a node that does not depend on the input, or a factor."""
+    if isinstance(factor, fx.Node):
+        coefficient = step.fixed(factor)
+        return step.linear(value, lambda m: m * coefficient, _bits(step, factor))
+    if abs(factor) == 1 or (step.reading.power == 0 and factor != 0):
+        return value
+    return step.linear(value, lambda m: m * abs(float(factor)) ** max(step.reading.power, 1), 0.0)
+
+
+# --- pooling and interpolation: fixed coefficients ------------------------------------------------------------------
+
+
+@rule("mean", "sum")
+def mean(step: Step) -> Scaled:
+    value = step.path()
+    dims = step.option(1, "dim") or list(range(value.mantissa.ndim))
+    keep = bool(step.option(2, "keepdim", False))
+    size = math.prod(value.mantissa.shape[d] for d in dims)
+    total = step.linear(value, lambda m: m.sum(dims, keepdim=keep), math.log2(max(1, size)))
+    is_mean = "mean" in str(step.node.target)
+    return _scaled_by(step, total, 1 / size) if is_mean else total
+
+
+@rule("avg_pool2d")
+def avg_pool2d(step: Step) -> Scaled:
+    """A sum over each window times (1 / what f divided by)."""
+    kernel, stride = step.args[1], step.option(2, "stride") or step.args[1]
+    padding, ceil = step.option(3, "padding", 0), step.option(4, "ceil_mode", False)
+    value = step.path()
+
+    def window_sum(m: Tensor) -> Tensor:
+        return torch.ops.aten.avg_pool2d(m, kernel, stride, padding, ceil, True, 1)
+
+    total = step.linear(value, window_sum, math.log2(math.prod(kernel)))
+    ones = torch.ones_like(value.mantissa[:1, :1])
+    divided = torch.ops.aten.avg_pool2d(ones, *step.args[1:], **step.node.kwargs)
+    coefficient = powered(divided / window_sum(ones), step.reading.power)
+    return step.linear(total, lambda m: m * coefficient, 0.0)
+
+
+@rule("_adaptive_avg_pool2d", "adaptive_avg_pool2d")
+def adaptive_avg_pool2d(step: Step) -> Scaled:
+    return _separable(step, lambda x, width, _: torch.ops.aten._adaptive_avg_pool2d(x, [1, width]))
+
+
+@rule("upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa")
+def interpolation(step: Step) -> Scaled:
+    align_corners = step.option(2, "align_corners", False)
+    factors = step.option(3, "scales_h"), step.option(4, "scales_w")  # where the user gave factors, not sizes
+    operator = step.node.target.overloadpacket.default  # type: ignore[union-attr]
+    return _separable(step, lambda x, width, axis: operator(x, [1, width], align_corners, None, factors[axis]))
+
+
+def _separable(step: Step, operator: Callable[[Tensor, int, int], Tensor]) -> Scaled:
+    """Y = A X B^T: read A and B off the operation itself, then raise their entries to the power.
+
+    ``operator`` resizes the last axis of ``[N, C, 1, W]`` to a width, as it would rows (axis 0) or columns (1).
+    """
+    value = step.path()
+
+    def matrix(size: int, out: int, axis: int) -> Tensor:
+        units = torch.eye(size, dtype=torch.float64).view(1, size, 1, size)  # channel j holds unit vector j
+        entries = operator(units, out, axis).view(size, out).T  # [out, in]
+        entries = torch.where(entries.abs() < 1e-9, 0.0, entries)  # rounding is not a path
+        return powered(entries, step.reading.power).to(value.mantissa)
+
+    (in_h, in_w), (out_h, out_w) = value.mantissa.shape[-2:], step.result_shape()[-2:]
+    rows, columns = matrix(in_h, out_h, 0), matrix(in_w, out_w, 1)
+    return step.linear(value, lambda m: rows @ m @ columns.mT, math.log2(in_h * in_w))

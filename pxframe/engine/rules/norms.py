@@ -1,0 +1,140 @@
+"""Normalisation: a diagonal of positive scales, the shift dropped.
+
+Batch norm's scale at eval is gamma / sigma with a fixed sigma, so all of it is a part of the weights. Layer and group
+norm divide by the sigma of the sample: gamma is a weight, 1 / sigma a factor (see ``factors.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pxframe.base.errors import PxframeError
+from pxframe.engine.rules.linear import addition
+from pxframe.engine.rules.table import Step, operation, rule, unknown
+from pxframe.engine.scaled import Scaled, power_of_two
+
+#: aten names of batch normalisation, all with (input, weight, bias, running mean, running variance, ...).
+BATCH_NORMS = (
+    "native_batch_norm",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update",
+    "_batch_norm_with_update",
+    "batch_norm",
+)
+
+
+@rule(*BATCH_NORMS)
+def batch_norm(step: Step) -> Any:
+    value = step.path()
+    gamma, variance = step.args[1], step.args[4]
+    if not isinstance(variance, fx.Node):
+        raise unknown(step.node, "without running statistics")
+    if step.reading.norm == "batch":
+        out = _own_statistics(step, value, gamma)
+    elif step.reading.power == 0:
+        out = value
+        if gamma is not None and step.trace.tensors.get(gamma) not in step.reading.ones:
+            out = step.linear(value, lambda m: m * _channels(step.fixed(gamma), m), 0.0)
+    else:
+        if step.node not in step.reading.scales:
+            step.reading.scales[step.node] = _fixed_scale(step, gamma, variance)
+        scale, exponent = step.reading.scales[step.node]
+        out = value.map(lambda m: m * scale.to(m.dtype))
+        out = Scaled(out.mantissa, out.exponent + exponent, out.growth)
+    return [out, None, None, None, None]
+
+
+def _fixed_scale(step: Step, gamma: Any, variance: fx.Node) -> tuple[Tensor, Tensor]:
+    """(|gamma| / sigma) ** power over the channels, as mantissas of at most 1 and their exponent."""
+    held = (step.reading.variances or {}).get(step.trace.tensors.get(variance, ""))
+    spread = (step.raw(variance) if held is None else held).double() + epsilon(step.node)
+    scale = spread.pow(-step.reading.power / 2)
+    if gamma is not None:
+        scale = scale * step.fixed(gamma)
+    value = Scaled.of(scale)
+    return _channels(value.mantissa, step.path().mantissa), value.exponent
+
+
+@rule("native_layer_norm")
+def layer_norm(step: Step) -> Any:
+    shape, gamma, eps = step.args[1], step.args[2], step.args[4]
+    value = step.path()
+    if step.reading.replay:
+        value = _over_sigma(value, step.values[step.node][2], eps)  # 1 / sigma: [..., 1] over the normalised axes
+    if gamma is not None:
+        scale = step.fixed(gamma).view(shape)
+        value = step.linear(value, lambda m: m * scale, 0.0)
+    return [value, None, None]
+
+
+@rule("native_group_norm")
+def group_norm(step: Step) -> Any:
+    gamma, groups, eps = step.args[1], step.args[6], step.args[7]
+    value = step.path()
+    if step.reading.replay:
+        sigmas = step.values[step.node][2]  # 1 / sigma: [batch, groups]
+        channels = sigmas.repeat_interleave(value.mantissa.shape[1] // groups, 1)
+        value = _over_sigma(value, channels.view(*channels.shape, *[1] * (value.mantissa.ndim - 2)), eps)
+    if gamma is not None:
+        value = step.linear(value, lambda m: m * _channels(step.fixed(gamma), m), 0.0)
+    return [value, None, None]
+
+
+def _over_sigma(value: Scaled, inverse: Tensor, eps: float) -> Scaled:
+    """Times (1 / sigma)**2, a factor that is at most 1 / eps."""
+    squared = inverse.to(value.mantissa.dtype).square()
+    return value.map(lambda m: m * squared, -math.log2(eps) if eps > 0 else math.inf)
+
+
+@rule("sub")
+def subtraction(step: Step) -> Scaled:
+    """x minus its own mean is the shift of a normalisation written out; it is dropped. Else a sum of paths."""
+    return step.path() if _is_mean(step.args[1], step.args[0]) else addition(step)
+
+
+def _is_mean(node: Any, of: Any) -> bool:
+    if isinstance(node, fx.Node) and operation(node) == "getitem" and node.args[1] == 1:
+        node = node.args[0]
+        return isinstance(node, fx.Node) and operation(node) == "var_mean" and node.args[0] is of
+    return isinstance(node, fx.Node) and operation(node) == "mean" and node.args[0] is of
+
+
+def _own_statistics(step: Step, value: Scaled, gamma: Any) -> Scaled:
+    """Training mode: the path network's values, normalised by their own mean and variance, times gamma."""
+    m = value.mantissa
+    dims = [d for d in range(m.ndim) if d != 1]
+    variance, mean = torch.var_mean(m, dims, correction=0, keepdim=True)
+    eps = epsilon(step.node) * power_of_two((-2 * value.exponent).clamp(-120, 120), m)
+    out = (m - mean) * torch.rsqrt(variance + eps)
+    if gamma is not None:
+        out = out * _channels(step.fixed(gamma), m)
+    return Scaled.of(out)
+
+
+def epsilon(node: fx.Node) -> float:
+    """The eps of a batch-norm node: its last float argument in every variant."""
+    return float(next(a for a in reversed(node.args) if isinstance(a, float)))
+
+
+def batch_statistics(node: fx.Node, inputs: Tensor, weight: Any, bias: Any) -> tuple[Tensor, Tensor]:
+    """What f's batch norm gives in training mode, and the (biased) batch variance per channel."""
+    if inputs.numel() == inputs.shape[1]:
+        raise PxframeError(
+            f"batch statistics of one value per channel (node {node.name!r}, shape {tuple(inputs.shape)}); "
+            f"give larger batches or images"
+        )
+    dims = [d for d in range(inputs.ndim) if d != 1]
+    variance = torch.var(inputs, dims, correction=0)
+    out = torch.nn.functional.batch_norm(inputs, None, None, weight, bias, training=True, eps=epsilon(node))
+    return out, variance
+
+
+def _channels(vector: Tensor, like: Tensor) -> Tensor:
+    return vector.view(1, -1, *[1] * (like.ndim - 2))

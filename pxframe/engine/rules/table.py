@@ -1,0 +1,156 @@
+"""The table of operations a path network knows, and what a rule is given."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx
+
+from pxframe.base.errors import PxframeError
+from pxframe.engine.graph import Trace
+from pxframe.engine.reading import Reading
+from pxframe.engine.scaled import Scaled, writable
+
+Rule = Callable[["Step"], Any]
+RULES: dict[str, Rule] = {}
+#: Operations that multiply by a weight: where the weight and the other factor stand among their arguments. Of a matrix
+#: product either may be the weight.
+PRODUCTS: dict[str, tuple[int, int]] = {
+    "convolution": (1, 0),
+    "mm": (1, 0),
+    "bmm": (1, 0),
+    "addmm": (2, 1),
+    "baddbmm": (2, 1),
+    "linear": (1, 0),
+    "matmul": (1, 0),
+}
+
+
+def rule(*operations: str) -> Callable[[Rule], Rule]:
+    """Register a rule for aten operations, by name without overload (``"add"`` covers ``aten.add.Tensor``)."""
+
+    def register(function: Rule) -> Rule:
+        for operation in operations:
+            RULES[operation] = function
+        return function
+
+    return register
+
+
+def rule_of(node: fx.Node) -> Rule:
+    """The rule for ``node``.
+
+    Raises:
+        PxframeError: the operation is not in the table; names it.
+    """
+    name = operation(node)
+    if name not in RULES:
+        raise unknown(node)
+    return RULES[name]
+
+
+def operation(node: fx.Node) -> str:
+    """Name of a node's aten operation, without namespace and overload."""
+    if node.target is operator.getitem:
+        return "getitem"
+    packet = getattr(node.target, "overloadpacket", node.target)
+    return getattr(packet, "__name__", str(packet))
+
+
+def unknown(node: fx.Node, why: str = "") -> PxframeError:
+    """The error for an operation the path engine cannot read."""
+    detail = f" {why}" if why else ""
+    return PxframeError(
+        f"the path engine does not know the operation {node.target}{detail} (node {node.name!r}); "
+        f"path-based scorers cannot read this model"
+    )
+
+
+@dataclass
+class Step:
+    """One node, as one reading sees it.
+
+    Attributes:
+        paths: values of this reading: ``Scaled`` for every node that a path leads through.
+        values: values of f: tensors of nodes that do not depend on the input, and of all nodes where f runs.
+        fixed: gives a weight or coefficient (a node that does not depend on the input), or a factor, as this reading
+            takes it.
+        trace: the graph; of it, the names behind placeholder nodes and the factors (see ``factors.py``).
+        reuse: place of the argument whose path value may be written over; None: of none.
+    """
+
+    node: fx.Node
+    reading: Reading
+    paths: dict[fx.Node, Any]
+    values: dict[fx.Node, Any]
+    fixed: Callable[[fx.Node], Tensor]
+    trace: Trace
+    reuse: int | None
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return self.node.args
+
+    def option(self, index: int, name: str, default: Any = None) -> Any:
+        """A plain argument by position or keyword."""
+        if len(self.args) > index:
+            return self.args[index]
+        return self.node.kwargs.get(name, default)
+
+    def path(self, index: int = 0) -> Scaled:
+        """The path value of an argument."""
+        return self.paths[self.args[index]]
+
+    def is_path(self, argument: Any) -> bool:
+        return isinstance(argument, fx.Node) and argument in self.paths
+
+    def is_factor(self, argument: Any) -> bool:
+        return isinstance(argument, fx.Node) and argument in self.trace.factors
+
+    def refuse_factors(self, arguments: Iterable[Any]) -> None:
+        """Beside an activation a factor would be lost: paths to it there are none."""
+        if any(self.is_factor(argument) for argument in arguments):
+            raise unknown(self.node, "of an activation and a factor, which carries no path")
+
+    def raw(self, argument: Any) -> Any:
+        """The value in f of an argument: a node's tensor, or the plain value itself."""
+        return self.values[argument] if isinstance(argument, fx.Node) else argument
+
+    def linear(self, value: Scaled, function: Callable[[Tensor], Tensor], bits: float) -> Scaled:
+        """Apply a linear map with non-negative coefficients.
+
+        Where paths are counted, coefficients are 0 or 1 and ``bits`` bounds the growth (of a factor there is no
+        bound: infinity); otherwise the result is measured.
+        """
+        if self.reading.power == 0:
+            return value.map(function, bits)
+        return Scaled(function(value.mantissa), value.exponent).measured()
+
+    def weighted(
+        self, value: Scaled, node: fx.Node, weight: Tensor, function: Callable[[Tensor, Tensor], Tensor], terms: int
+    ) -> Scaled:
+        """Like :meth:`linear`, for ``function(mantissa, weight)``, linear in both.
+
+        Args:
+            node: where ``weight`` comes from.
+            terms: how many products the function sums at most in one number.
+        """
+        bits = math.inf if self.is_factor(node) else math.log2(max(1, terms))
+        exponent = self.reading.exponents.get(self.trace.parameter(node) or "")
+        if exponent is not None:
+            out = value.times(weight, function, bits)
+            return Scaled(out.mantissa, out.exponent + exponent, out.growth)
+        if self.reading.power == 0 and bits < math.inf:
+            return value.times(weight, function, bits)
+        return Scaled(function(value.mantissa, weight), value.exponent).measured()
+
+    def may_write(self, value: Scaled, shape: tuple[int, ...]) -> bool:
+        """Whether a value that nobody reads any more can take a result of ``shape``."""
+        return value.mantissa.shape == shape and writable(value.mantissa)
+
+    def result_shape(self) -> tuple[int, ...]:
+        return tuple(self.node.meta["val"].shape)

@@ -1,0 +1,56 @@
+"""The figure of a transfer: metric against sparsity, a panel a task, a line a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pxframe.base.files import replacing
+from pxframe.job.results import means
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG: the density is on a logarithmic axis; bars are one standard deviation over the seeds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    averaged = [row for row in means(rows) if row["prunable_left"]]  # there is no place for a density of zero
+    tasks = list(dict.fromkeys(row["task"] for row in averaged))
+    methods = list(dict.fromkeys(row["method"] for row in averaged if row["method"] != "dense"))
+    figure = Figure(figsize=(1.2 + 3.6 * len(tasks), 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for panel, task in zip(panels, tasks, strict=True):
+        mine = [row for row in averaged if row["task"] == task]
+        levels = sorted({round(row["sparsity"], 4) for row in mine if row["method"] != "dense"})
+        for row in mine:
+            if row["method"] == "dense":
+                panel.axhline(row["value"], color="black", linestyle="--", linewidth=1, label="dense")
+                spread = row["deviation"] or 0
+                panel.axhspan(row["value"] - spread, row["value"] + spread, color="black", alpha=0.1, linewidth=0)
+        for number, method in enumerate(methods):
+            points = [row for row in mine if row["method"] == method]
+            beside = 1.04 ** (number - (len(methods) - 1) / 2)  # so that equal results do not hide one another
+            panel.errorbar(
+                [(1 - row["sparsity"]) * beside for row in points],
+                [row["value"] for row in points],
+                [row["deviation"] or 0 for row in points],
+                color="grey" if method == "random" else f"C{number}",
+                marker="osD^vPX*<>"[number % 10],
+                linewidth=1.2,
+                capsize=2,
+                label=method,
+            )
+        panel.set_xscale("log")
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xticks([1 - level for level in levels], [f"{100 * level:g}" for level in levels])
+        panel.invert_xaxis()  # sparser to the right
+        panel.margins(x=0.15)
+        panel.set(title=task, xlabel="sparsity (%)", ylabel=f"{mine[0]['metric']} (%)")
+        panel.grid(axis="y", alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    with replacing(path) as scratch:
+        figure.savefig(scratch, format="png", dpi=150)

@@ -1,0 +1,71 @@
+"""What a transfer gives: rows of results, as a table to read and a file to compute with."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pxframe.base.files import write_json
+from pxframe.base.versions import versions
+
+
+def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each task and variant, in order of appearance: mean over the seeds of value and seconds.
+
+    ``deviation`` is the sample standard deviation of the value, None for one seed; ``seeds`` their number;
+    ``diverged`` the number of runs among them whose loss did not stay finite.
+    """
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["variant"]), []).append(row)
+    averaged = []
+    for group in groups.values():
+        values = [row["value"] for row in group]
+        averaged.append(
+            {
+                **group[0],
+                "value": statistics.mean(values),
+                "deviation": statistics.stdev(values) if len(values) > 1 else None,
+                "seconds": statistics.mean(row["seconds"] for row in group),
+                "seeds": len(values),
+                "diverged": sum(bool(row.get("diverged")) for row in group),
+            }
+        )
+    return averaged
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """One table on stdout: task x variant, with metric, sparsity, prunable weights left and seconds."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("task", "variant"):
+        table.add_column(column)
+    for column in ("metric", "value", "sparsity", "prunable weights left", "seconds"):
+        table.add_column(column, justify="right")
+    previous = None
+    for row in means(rows):
+        if previous not in (None, row["task"]):
+            table.add_section()
+        spread = "" if row["deviation"] is None else f" ± {row['deviation']:.2f}"
+        spread += f" ({row['diverged']} diverged)" if row["diverged"] else ""
+        table.add_row(
+            row["task"] if row["task"] != previous else "",
+            row["variant"],
+            row["metric"],
+            f"{row['value']:.2f}{spread}",
+            f"{row['sparsity']:.2%}",
+            f"{row['prunable_left']:,} of {row['prunable_total']:,}",
+            f"{row['seconds']:.0f}",
+        )
+        previous = row["task"]
+    width = None if Console().is_terminal else 120
+    Console(width=width).print(table)
+
+
+def write_results(path: Path, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:
+    """Write ``results.json``: the rows of every seed, and what they depend on."""
+    write_json(path, {"rows": list(rows), "versions": versions(), **about})

@@ -1,0 +1,54 @@
+"""The data that scorers read: any iterable of pairs, read once and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pxframe.base.errors import PxframeError
+
+
+class Batches:
+    """Any iterable of ``(input, target)`` pairs, read as far as asked for, once, and replayed in the same order.
+
+    A one-shot iterator serves any number of rounds, and every round sees the same data.
+    """
+
+    def __init__(self, source: Iterable[Any] | None, device: torch.device) -> None:
+        if source is not None and not isinstance(source, Iterable):
+            raise PxframeError(f"'batches' must be an iterable of (input, target) pairs, got {type(source).__name__}")
+        self._given = source if source is not None else ()
+        self._source: Iterator[Any] | None = None
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._device = device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._source is None:  # not before it is read: a shuffling loader draws its order here
+            self._source = iter(self._given)
+        at = 0
+        while True:
+            if at == len(self._seen):
+                try:
+                    batch = next(self._source)
+                except StopIteration:
+                    return
+                self._seen.append(self._pair(batch, at))
+            yield self._seen[at]
+            at += 1
+
+    def first(self) -> tuple[Tensor, Tensor] | None:
+        """The first pair, or None where there is no data."""
+        return next(iter(self), None)
+
+    def _pair(self, batch: Any, at: int) -> tuple[Tensor, Tensor]:
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+            raise PxframeError(
+                f"batch {at}: 'batches' must give (input, target) pairs with a tensor as input, "
+                f"got {type(batch).__name__}"
+            )
+        inputs, targets = batch
+        targets = targets.to(self._device) if isinstance(targets, Tensor) else targets
+        return inputs.to(self._device), targets

@@ -1,0 +1,186 @@
+"""The quantities of the PX paper, read off the engine's networks f, g and h.
+
+Iurada, Ciccone, Tommasi, "Finding Lottery Tickets in Vision Models via Data-driven Spectral Foresight Pruning",
+CVPR 2024. With v_p the product of the weights on path p and a_p its gates: f^k(x) = sum_p v_p a_p x_p;
+g^k(x^2) = sum over active paths to k of x_p^2; h^k = sum over all paths to k of v_p^2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pxframe.base.errors import PxframeError
+from pxframe.engine.interpret import interpret, ones_input, squared_input
+from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.scaled import Scaled, add, align, power_of_two, writable
+from pxframe.scoring.net import Net
+
+Pool = Literal["sum", "max"]
+
+
+def active_paths(
+    net: Net, batches: Iterable[tuple[Tensor, Any]], *, batch_norm: str = "running"
+) -> tuple[list[Scaled], dict[str, Tensor]]:
+    """c_k = sum_n g^k(x_n^2), and (``batch_norm="batch"``) f's mean batch variances. f and g run together.
+
+    Returns:
+        one value per output tensor of the model, of its shape with a batch of one; variances by buffer name.
+
+    Raises:
+        PxframeError: no data, an output that is not finite, or an operation the engine does not know.
+    """
+    tensors = f_tensors(net)
+    totals: list[list[Scaled]] = []
+    variances: list[dict[str, Tensor]] = []
+    samples = 0
+    with torch.no_grad():
+        weights = path_weights(net.parameters, net.masks, power=0)
+        reading = Reading(weights, power=0, replay=True, ones=frozenset(weights.keys() - net.masks.keys()))
+        for inputs, _ in batches:
+            start = squared_input(inputs, path_dtype(inputs.dtype))
+            run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
+            check_outputs(net, run.outputs, len(inputs))
+            bits = math.log2(len(inputs))
+            totals.append([value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]])
+            variances.append({name: variance * len(inputs) for name, variance in run.variances.items()})
+            samples += len(inputs)
+    if not totals:
+        raise PxframeError("no data: 'batches' gave no (input, target) pair")
+    mean = {name: torch.stack([v[name] for v in variances]).sum(0) / samples for name in variances[0]}
+    return [add(list(parts)) for parts in zip(*totals, strict=True)], mean
+
+
+def open_paths(
+    net: Net,
+    inputs: Tensor,
+    power: int,
+    *,
+    pool: Pool = "sum",
+    variances: Mapping[str, Tensor] | None = None,
+    leaves: bool = False,
+) -> tuple[list[Scaled], dict[str, Tensor]]:
+    """h^k: the values of all paths to every output, from a single input of ones; evaluated on one input only.
+
+    Args:
+        inputs: any batch; only its shape, dtype and device matter.
+        power: 2 for PX's h and SynFlow-L2, 1 for SynFlow.
+        leaves: the returned weights require gradients.
+
+    Returns:
+        one value per output tensor, ``[1, ...]``, and the weights they were computed from, as :func:`mantissas` gives
+        them.
+    """
+    start = ones_input(inputs, path_dtype(inputs.dtype))
+    weights, exponents = mantissas(net, power, leaves)
+    scales = {} if variances else net.memory.setdefault(("scales", power), {})
+    reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
+    run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, start)])
+    return run.paths[0], weights
+
+
+def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights as :func:`path_weights` gives them, the prunable ones divided by a power of two each: to at most 1.
+
+    The powers are those of the unmasked weights, found in the first round. S = dR/du * u does not depend on them.
+
+    Returns:
+        weights by name (with ``leaves`` the prunable ones require gradients), and exponents of the prunable ones.
+    """
+    key = ("mantissas", power)
+    if key not in net.memory:
+        dense = path_weights(net.parameters, {}, power)
+        scaled = {name: Scaled.of(dense[name]) for name in net.masks}
+        net.memory[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
+    dense, exponents = net.memory[key]
+    masked = {name: (dense[name] * mask).requires_grad_(leaves) for name, mask in net.masks.items()}
+    return dense | masked, exponents
+
+
+def contract(values: list[Scaled], factors: list[Scaled] | None = None) -> Scaled:
+    """R = sum_k c_k h^k over all outputs; without ``factors``, sum_k h^k. A value without dimensions."""
+    terms = []
+    for index, value in enumerate(values):
+        value = value.measured()
+        if factors is None:
+            terms.append(Scaled(value.mantissa.sum(), value.exponent))
+        else:
+            factor = factors[index].measured()
+            terms.append(Scaled((value.mantissa * factor.mantissa).sum(), value.exponent + factor.exponent))
+    return add(terms)
+
+
+def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """S = dR/du * u for the prunable weights, u as they stand in the path network; see :func:`plain` for its range."""
+    return plain(scaled_saliencies(net, total, weights))
+
+
+def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Scaled]:
+    """S = dR/du * u as scaled values, all of R's exponent. Zero for a weight no path uses."""
+    leaves = [weights[name] for name in net.masks]
+    found: tuple[Tensor | None, ...] = (None,) * len(leaves)
+    if total.mantissa.requires_grad:
+        found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
+    return {
+        name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)
+        for name, leaf, g in zip(net.masks, leaves, found, strict=True)
+    }
+
+
+def _product(gradient: Tensor, weight: Tensor) -> Tensor:
+    return gradient.mul_(weight) if writable(gradient) else gradient * weight
+
+
+def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
+    """Scores as tensors: exact, unless they would leave their dtype; then divided by one power of two for all.
+
+    So the order of all weights is kept, and scores of shallow networks are the formula's own numbers.
+    """
+    aligned = align(list(scores.values()))
+    ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
+    top = torch.frexp(ends.abs().amax()).exponent
+    exponent = torch.minimum(aligned[0].exponent, 120 - top)
+    exponent = torch.where(exponent + top < -60, -top, exponent)
+    half = exponent // 2  # 2**exponent itself may overflow
+    first, second = (power_of_two(e, ends) for e in (half, exponent - half))
+    return {name: (value.mantissa * first).mul_(second) for name, value in zip(scores, aligned, strict=True)}
+
+
+def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Scaled, Scaled]:
+    """||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2).
+
+    ``float()`` gives the number, ``.log2()`` its logarithm: ResNet-152's does not fit a double.
+    """
+    pairs = list(batches)
+    counts, _ = active_paths(net, pairs)
+    values, weights = open_paths(net, pairs[0][0], 2, leaves=True)
+    total, exponents = contract(values), mantissas(net, 2)[1]
+    found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
+    # The derivative by a pruned weight's square exists, but the weight is not in the network.
+    kept = [
+        Scaled((g * net.masks[name]).double().sum(), total.exponent - exponents[name])
+        for name, g in zip(net.masks, found, strict=True)
+        if g is not None
+    ]
+    return contract(counts), add(kept)
+
+
+def f_tensors(net: Net) -> dict[str, Tensor]:
+    """Parameters and buffers as f uses them: the model's own, prunable weights masked."""
+    return {**net.buffers, **net.parameters, **net.masked()}
+
+
+def check_outputs(net: Net, outputs: list[Tensor], batch: int) -> None:
+    """Outputs of f that path-based scorers can use: a batch of finite values (required after the round)."""
+    for output in outputs:
+        if output.ndim == 0 or len(output) != batch:
+            raise PxframeError(
+                f"an output of the model has shape {tuple(output.shape)} on a batch of {batch}; "
+                f"path-based scorers need the batch as its first dimension"
+            )
+        finite = torch.isfinite(output.abs().amax())  # amax hands on NaN
+        net.require(finite, "the model's output on the scoring data is not finite (NaN or infinity)")

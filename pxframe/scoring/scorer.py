@@ -1,0 +1,63 @@
+"""What a pruning method is: one short class that gives every prunable weight a score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from pxframe.scoring.net import Net
+
+Needs = Literal["nothing", "inputs", "labels", "training"]
+
+
+class Scorer:
+    """Base of all scorers. Options are constructor arguments, kept as public attributes (a dataclass does both).
+
+    A scorer sees the model as a function of its weights (:class:`pxframe.scoring.net.Net`), never changes it, and
+    knows nothing of thresholds, schedules, files or tasks: the core's loop has those.
+    """
+
+    #: The name it is registered under.
+    name: ClassVar[str] = ""
+    #: What it reads: nothing, inputs only, inputs and labels, or whole training runs.
+    needs: ClassVar[Needs] = "inputs"
+    #: Rounds of scoring and masking when the user asks for no number.
+    rounds: ClassVar[int] = 1
+    #: True when weights pruned in an earlier round may return.
+    revives: ClassVar[bool] = False
+
+    def score(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """A score per prunable weight, higher is kept.
+
+        Args:
+            net: the model at the current masks.
+            batches: ``(inputs, targets)`` pairs on the model's device; may be read any number of times.
+
+        Returns:
+            a tensor for each of ``net.weights``, of its shape, finite.
+        """
+        raise NotImplementedError
+
+    def score_channels(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """A score per output channel, for pruning whole channels: the sum of its weights' scores.
+
+        A scorer with a formula of its own for a mask entry per channel overrides this.
+
+        Returns:
+            a tensor ``[weight.shape[0]]`` for each of ``net.weights``, finite.
+        """
+        return {name: score.flatten(1).sum(1) for name, score in self.score(net, batches).items()}
+
+    def restart(self, net: Net) -> dict[str, Tensor] | None:
+        """Values that training of the ticket is to start from, after the last round; None: the model's own.
+
+        Returns:
+            tensors for any of the model's parameters and buffers, by name.
+        """
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """The options it was built with, for the ticket's provenance."""
+        return {k: v for k, v in sorted(vars(self).items()) if not k.startswith("_")}

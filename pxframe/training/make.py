@@ -1,0 +1,143 @@
+"""Making a runner: model, data and the settings of training put together, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.utils.data import Dataset
+
+from pxframe.base.errors import PxframeError, blaming, some
+from pxframe.training.hooks import EpochLog, Repeatable, seed_worker
+from pxframe.training.runner import CHECKPOINT, Bfloat16, TaskRunner
+from pxframe.training.settings import Training
+
+
+def make_runner(
+    model: nn.Module,
+    training: Training,
+    *,
+    train: Dataset,
+    test: Dataset,
+    metric: BaseMetric,
+    work_dir: Path,
+    device: str,
+    seed: int,
+    resume: bool,
+    head: str = "",
+    test_batch_size: int | None = None,
+    collate: str = "default_collate",
+    loop: Mapping[str, Any] | None = None,
+    scope: str = "mmengine",
+    hooks: Sequence[Hook] = (),
+    log_level: str = "WARNING",
+) -> TaskRunner:
+    """A runner ready to ``train()`` and ``test()``, all parts built, so that mistakes in a config show now.
+
+    Args:
+        model: an ``mmengine`` ``BaseModel``.
+        training: how it is trained; a :class:`pxframe.TrainedTask` is one.
+        train: data set to train on.
+        test: data set to test on.
+        metric: what ``test()`` measures.
+        work_dir: folder of this run alone.
+        device: ``"cpu"`` or ``"cuda"``.
+        seed: of initialisation, shuffling and augmentation.
+        resume: go on from the newest checkpoint in ``work_dir``, if there is one.
+        head: name of the part of ``model`` whose learning rate ``training.head_lr_mult`` is about; the backbone is
+            ``model.backbone``.
+        test_batch_size: images a step when testing; default: as in training.
+        collate: name in mmengine's ``FUNCTIONS``.
+        loop: config of another mmengine loop than one by epochs. It takes all training images, in their order; then
+            ``training.epochs`` is None, and without ``training.schedule`` there is none.
+        scope: mmengine scope in which types are looked up, e.g. ``"mmseg"``.
+        hooks: more mmengine hooks; :meth:`mmengine.runner.Runner.register_hook` adds others later.
+        log_level: of what is printed.
+
+    Raises:
+        PxframeError: a part cannot be built, with the root cause.
+    """
+    where, schedule = training.where, training.schedule
+    if training.epochs is None and not loop:
+        raise PxframeError(f"{where} needs the option 'epochs'")
+    if schedule is None:
+        cosine = {
+            "type": "CosineAnnealingLR",
+            "T_max": training.epochs,
+            "by_epoch": True,
+            "convert_to_iter_based": True,
+        }
+        schedule = [] if loop else [cosine]
+    mixed = training.amp == "bfloat16" or (training.amp is None and device == "cuda")
+    if mixed and device == "cpu":
+        _check_gradients(model, where)
+    wrapper: dict[str, Any] = {"type": Bfloat16 if mixed else OptimWrapper, "optimizer": dict(training.optimizer)}
+    if training.head_lr_mult != 1:
+        # mmengine looks for these strings anywhere in a name, the longest one first; a backbone may have a
+        # "conv_head." in it, so the backbone is named as well
+        factors = {"backbone.": 1.0, f"{head}.": training.head_lr_mult}
+        wrapper["paramwise_cfg"] = {"custom_keys": {part: {"lr_mult": f} for part, f in factors.items()}}
+
+    def loader(dataset: Any, size: int, shuffled: bool) -> dict[str, Any]:
+        return {
+            "dataset": {"type": lambda: dataset},  # mmengine copies the config, and would copy the data set
+            "sampler": {"type": "DefaultSampler", "shuffle": shuffled},
+            "collate_fn": {"type": collate},
+            # mmengine's own seeds them alike in every epoch
+            "worker_init_fn": {"type": seed_worker},
+            "batch_size": size,
+            "num_workers": training.num_workers,
+            "persistent_workers": False,  # a worker that lives on would carry random state between epochs
+            "pin_memory": device == "cuda",
+            # a last batch of one image has no statistics for batch norm
+            "drop_last": shuffled and len(dataset) >= size,
+        }
+
+    runner = TaskRunner(
+        device=device,
+        seed=seed,
+        scope=scope,
+        log_level=log_level,
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=loader(train, training.batch_size, loop is None),
+        test_dataloader=loader(test, test_batch_size or training.batch_size, False),
+        train_cfg=dict(loop) if loop else {"by_epoch": True, "max_epochs": training.epochs},
+        test_cfg={},
+        test_evaluator=[metric],
+        optim_wrapper=wrapper,
+        param_scheduler=[dict(s) for s in schedule],
+        default_hooks={
+            "checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2, "filename_tmpl": CHECKPOINT},
+            "logger": None,
+        },
+        custom_hooks=[Repeatable(), EpochLog(), *hooks],
+        resume=resume,
+    )
+    with runner._own_state(seed):
+        with blaming(f"{where}: data loaders"):
+            _ = runner.train_loop, runner.test_loop
+        with blaming(f"{where}: 'optimizer' {dict(training.optimizer)}"):
+            runner.optim_wrapper = runner.build_optim_wrapper(wrapper)
+        with blaming(f"{where}: 'schedule'"):
+            runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+    return runner
+
+
+def _check_gradients(model: nn.Module, where: str) -> None:
+    """Refuse bfloat16 on the CPU where PyTorch (2.11, seen) leaves uninitialised memory in gradients."""
+    wrong = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and max(module.dilation) > 1
+    ]
+    if wrong:
+        raise PxframeError(
+            f"{where}: amp='bfloat16' on a CPU gives wrong weight gradients of convolutions that are both grouped and "
+            f"dilated ({some(wrong)}); leave 'amp' out"
+        )

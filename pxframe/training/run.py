@@ -1,0 +1,120 @@
+"""One run: a task trained from a backbone and a ticket, tested, and saved for use without this library."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pxframe.base.files import replacing
+from pxframe.plugin.backbone import Backbone
+from pxframe.plugin.task import Task
+from pxframe.ticket.ticket import Ticket
+from pxframe.training.curves import Recorder
+from pxframe.training.hooks import Divergence, EpochBar, StateHook, TicketHook, Window
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of one repetition of a job have in common.
+
+    Attributes:
+        provider: what built the backbones.
+        device: ``"cpu"`` or ``"cuda"``.
+        seed: of initialisation, shuffling and augmentation.
+        resume: go on from the newest checkpoint of a run, where there is one.
+        vis_backends: configs for :class:`pxframe.training.curves.Recorder`.
+    """
+
+    provider: Backbone
+    device: str
+    seed: int
+    resume: bool = False
+    vis_backends: Sequence[Mapping[str, Any]] = ()
+
+    def runner(self, task: Task, backbone: nn.Module, work_dir: Path, resume: bool = False) -> Any:
+        """The task's runner, for a ``backbone`` of its own."""
+        return task.runner(
+            backbone, self.provider, work_dir=work_dir, device=self.device, seed=self.seed, resume=resume
+        )
+
+
+def close(runner: Any) -> None:
+    """Close the runner's log, which mmengine would keep open until the process ends."""
+    for handler in runner.logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+
+
+def train(
+    setting: Setting, title: str, task: Task, backbone: nn.Module, ticket: Ticket | None, work_dir: Path
+) -> dict[str, Any]:
+    """Train ``backbone`` in place on ``task``, evaluate it, and write what was trained to ``model.pth``.
+
+    Args:
+        title: of the progress bar and the recorded curves.
+        ticket: its pruned weights are kept at zero; None trains all weights.
+        work_dir: folder of this run alone.
+
+    Returns:
+        ``metric``, ``value``, ``metrics``, ``seconds``, ``epochs``, and ``diverged``: the first epoch whose loss was
+        not finite, or None.
+    """
+    begun = time.perf_counter()
+    provider = setting.provider
+    classifier, place = provider.classifier(backbone), provider.place(backbone)  # before the task strips it
+    runner = setting.runner(task, backbone, work_dir, resume=setting.resume)
+    if ticket is not None:
+        runner.register_hook(TicketHook(ticket, classifier))
+    divergence = Divergence()
+    for hook in (EpochBar(title), divergence):
+        runner.register_hook(hook)
+    if setting.vis_backends:
+        runner.register_hook(Recorder(setting.vis_backends, f"{title} seed {setting.seed}", work_dir))
+    runner.train()
+    metrics = runner.test()
+    with replacing(work_dir / "model.pth") as scratch:
+        torch.save(task.export(runner.model, place), scratch)
+    close(runner)
+    return {
+        "metric": task.metric,
+        "value": float(metrics[task.metric]),
+        "metrics": {key: float(value) for key, value in metrics.items()},
+        "seconds": time.perf_counter() - begun,
+        "epochs": runner.max_epochs,
+        "diverged": divergence.epoch,
+    }
+
+
+def train_between(
+    setting: Setting,
+    task: Task,
+    model: nn.Module,
+    ticket: Ticket,
+    work_dir: Path,
+    start: int = 0,
+    stop: int | None = None,
+    backbone: nn.Module | None = None,
+) -> None:
+    """Train ``model`` in place from optimizer step ``start`` up to ``stop`` of the task's schedule.
+
+    Args:
+        stop: None trains to the end.
+        backbone: None where ``model`` is a backbone; else what the whole model ``model`` was made of.
+    """
+    classifier = setting.provider.classifier(model if backbone is None else backbone)
+    runner = setting.runner(task, model if backbone is None else copy.deepcopy(backbone), work_dir)
+    if backbone is not None:
+        runner.register_hook(StateHook(model.state_dict()), priority="HIGHEST")
+    runner.register_hook(TicketHook(ticket, classifier))
+    Window(start, stop).run(runner)
+    if backbone is not None:
+        model.load_state_dict(runner.model.state_dict())
+    close(runner)

@@ -1,0 +1,107 @@
+"""The config keys that say how a task is trained and on what data, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from typing import Any, ClassVar
+
+from pxframe.base.errors import PxframeError
+from pxframe.base.options import one_of, positive, whole
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+SPLITS = ("train", "test")
+
+
+def sgd(lr: float, weight_decay: float = 5e-4) -> dict[str, Any]:
+    """The config of SGD with momentum 0.9."""
+    return {"type": "SGD", "lr": lr, "momentum": 0.9, "weight_decay": weight_decay}
+
+
+@dataclass(kw_only=True, eq=False)
+class Training:
+    """How a model is trained.
+
+    Args:
+        epochs: passes over the training set; None for a training loop that does not count epochs.
+        batch_size: images a step; an incomplete last batch is left out.
+        optimizer: config of a torch optimizer, e.g. ``dict(type="SGD", lr=0.1)``.
+        schedule: configs of mmengine parameter schedulers; default: cosine to zero, by iteration.
+        head_lr_mult: the head's learning rate, as a factor on the backbone's.
+        num_workers: processes that load data.
+        amp: ``"bfloat16"`` for mixed precision while training, ``"float32"`` for none; default: mixed on a GPU.
+
+    Raises:
+        PxframeError: a value that is not one of those.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 128
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: sgd(0.1))
+    schedule: Sequence[Mapping[str, Any]] | None = None
+    head_lr_mult: float = 1.0
+    num_workers: int = 0
+    amp: str | None = None
+
+    def __post_init__(self) -> None:
+        where = self.where
+        if self.epochs is not None:
+            whole(where, "epochs", self.epochs)
+        whole(where, "batch_size", self.batch_size)
+        whole(where, "num_workers", self.num_workers, least=0)
+        positive(where, "head_lr_mult", self.head_lr_mult)
+        one_of(where, "amp", self.amp, (None, "bfloat16", "float32"))
+        if not isinstance(self.optimizer, Mapping):
+            raise PxframeError(f"{where}: 'optimizer' must be a dict(type=...), got {self.optimizer!r}")
+        parts = self.schedule
+        if parts is not None and not (isinstance(parts, (list, tuple)) and all(isinstance(p, Mapping) for p in parts)):
+            raise PxframeError(f"{where}: 'schedule' must be a list of dict(type=...), got {parts!r}")
+
+    @property
+    def where(self) -> str:
+        """What messages about these settings begin with."""
+        return "training"
+
+
+@dataclass(kw_only=True, eq=False)
+class TaskSettings(Training):
+    """What :class:`pxframe.TrainedTask` is built from: how to train (:class:`Training`), and on what data.
+
+    Args:
+        data: ``dict(train=..., test=...)``, each the config of a data set.
+        prepare: ``dict(type="package.function", root=FOLDER, **options)``, which writes the data, once.
+        mean: of the pixel values (0 to 255, RGB), subtracted.
+        std: of the pixel values, divided by.
+    """
+
+    name: ClassVar[str] = ""
+
+    data: Mapping[str, Any]
+    prepare: InitVar[Mapping[str, Any] | None] = None
+    mean: Sequence[float] = IMAGENET_MEAN
+    std: Sequence[float] = IMAGENET_STD
+
+    def __post_init__(self, prepare: Mapping[str, Any] | None) -> None:
+        super().__post_init__()
+        data, where = self.data, self.where
+        for split in SPLITS:
+            if not (isinstance(data, Mapping) and isinstance(data.get(split), Mapping)):
+                raise PxframeError(f"{where}: 'data' needs the key {split!r} with the config of a data set")
+        for key in data.keys() - set(SPLITS):
+            raise PxframeError(f"{where}: 'data' takes the keys 'train' and 'test', got {key!r}")
+        for key, values, least in (("mean", self.mean, -math.inf), ("std", self.std, 0)):
+            three = isinstance(values, (list, tuple)) and len(values) == 3
+            if not (three and all(isinstance(v, (int, float)) and v > least for v in values)):
+                raise PxframeError(f"{where}: {key!r} must be a number for each channel, got {values!r}")
+        if not isinstance(prepare, (Mapping, type(None))):
+            raise PxframeError(f"{where}: 'prepare' must be a dict(type=FUNCTION, ...), got {prepare!r}")
+        self.data = {split: dict(data[split]) for split in SPLITS}
+        self.written_by = prepare
+        self.mean, self.std = list(self.mean), list(self.std)
+
+    @property
+    def where(self) -> str:
+        return f"task {self.name!r}"

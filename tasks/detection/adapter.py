@@ -1,0 +1,128 @@
+"""Object detection: the backbone's feature maps, a feature pyramid, one of torchvision's detectors, mean AP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import pxframe
+from pxframe.base.errors import blaming
+from pxframe.base.undisturbed import seeded
+from pxframe.training.settings import SPLITS, sgd
+
+
+class NoLabel:
+    """What stands where an image's label would: an image has boxes, and a loss on their labels cannot be taken."""
+
+    @classmethod
+    def __torch_function__(cls, *_: Any, **__: Any) -> Any:
+        raise pxframe.PxframeError(
+            "images for detection have boxes and no label, which this scorer needs: take a scorer that needs inputs "
+            "only, or give a classification task as prune.data"
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class Detection(pxframe.TrainedTask):
+    """Train and test a detector.
+
+    Args:
+        data: ``dict(train=..., test=...)`` of data sets in Pascal VOC's layout, ``dict(type="VOCBoxes",
+            root="$PXFRAME_DATA/VOCdevkit/VOC2012", split="train", classes=[...], transform=[...])``; the keys are those
+            of :class:`pxframe_tasks.detection.voc_boxes.VOCBoxes`.
+        head: ``dict(type=DETECTOR, **options)``: ``"FasterRCNN"``, ``"RetinaNet"`` or ``"FCOS"``, and options of
+            torchvision's class of that name.
+        min_size: what the shorter side of an image is resized to, in pixels; a list to draw from in training, whose
+            last entry is for testing.
+        max_size: what the longer side does not exceed.
+        fpn: ``dict(maps=[1, 2, 3, 4], out_channels=256, extra="pool")``: which of the backbone's feature maps the
+            pyramid stands on (default: all), its channels (with FCOS a multiple of 32), and levels beyond: ``"pool"``
+            (default with Faster R-CNN), ``"p6p7"`` (with the others) or ``"none"``.
+        anchors: ``dict(sizes=[[32], [64]], aspect_ratios=[[0.5, 1, 2], [0.5, 1, 2]])``, an entry a level, sizes in
+            pixels of the resized image; default: torchvision's for the level's stride.
+
+    The other keys are :class:`TrainedTask`'s. Images of a batch may differ in size.
+    """
+
+    name, metric, whole = "detection", "mAP", False
+
+    head: Mapping[str, Any] = field(default_factory=lambda: {"type": "FasterRCNN"})
+    batch_size: int = 16
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: sgd(0.02, weight_decay=1e-4))
+    min_size: int | Sequence[int] = 800
+    max_size: int = 1333
+    fpn: Mapping[str, Any] = field(default_factory=dict)
+    anchors: Mapping[str, Any] | None = None
+
+    def __post_init__(self, prepare: Mapping[str, Any] | None) -> None:
+        super().__post_init__(prepare)
+        small = self.min_size
+        sizes = [*(small if isinstance(small, (list, tuple)) else [small]), self.max_size]
+        if len(sizes) < 2 or not all(isinstance(s, int) and 0 < s <= self.max_size for s in sizes):
+            raise pxframe.PxframeError(
+                f"{self.where}: 'min_size' and 'max_size' must be whole numbers of pixels, the second one the larger, "
+                f"got {small!r} and {self.max_size!r}"
+            )
+        self.view = {"min_size": small, "max_size": self.max_size, "image_mean": self.mean, "image_std": self.std}
+
+    def prepare(self) -> None:
+        super().prepare()
+        train, test = (self.dataset(split) for split in SPLITS)
+        if list(train.classes) != list(test.classes):
+            raise pxframe.PxframeError(f"{self.where}: data['train'] and data['test'] must have the same 'classes'")
+        for split in SPLITS:
+            if not any((~objects.difficult).any() for objects in self.dataset(split).objects):
+                raise pxframe.PxframeError(f"{self.where}: data[{split!r}]: no image has an object to find")
+
+    def stack(self, items: list[Any]) -> tuple[Tensor, NoLabel]:
+        """Images are resized, and padded with zeros to one size, as in testing."""
+        from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+        view = GeneralizedRCNNTransform(**self.view).eval()
+        return view([item["inputs"].float() for item in items])[0].tensors, NoLabel()
+
+    def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
+        """Weights as torchvision's detectors name them: ``backbone.body.*``, ``backbone.fpn.*`` and the heads'."""
+        state = super().export(model, classifier)
+        head = "detection_head."
+        return {
+            n.removeprefix(head) if n.startswith(head) else n.replace(".", ".body.", 1): v for n, v in state.items()
+        }
+
+    def build_dataset(self, config: dict[str, Any], split: str) -> Any:
+        from pxframe_tasks.detection.voc_boxes import BOXES, VOCBoxes
+
+        dataset = BOXES.build(config)
+        if not isinstance(dataset, VOCBoxes):
+            raise pxframe.PxframeError(f"'type' {config['type']!r} is neither 'VOCBoxes' nor a subclass of it")
+        return dataset
+
+    def runner(self, backbone: nn.Module, provider: pxframe.Backbone, *, seed: int, **run: Any) -> Any:
+        from pxframe_tasks.detection.model import MeanAP, build_detector
+
+        classes = len(self.dataset("train").classes) + 1  # and the background
+        provider.strip(backbone)
+        with blaming(f"{self.where}: 'head'"), seeded(seed, torch.device("cpu")):
+            model = build_detector(
+                backbone, provider, self.head, self.fpn, self.anchors, num_classes=classes, **self.view
+            )
+        return pxframe.make_runner(
+            model,
+            self,
+            train=self.dataset("train"),
+            test=self.dataset("test"),
+            metric=MeanAP(),
+            head="detection_head",
+            collate="pseudo_collate",
+            seed=seed,
+            **run,
+        )
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.task(Detection)

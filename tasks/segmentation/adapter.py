@@ -1,0 +1,138 @@
+"""Semantic segmentation: the backbone's feature maps, any of mmseg's decode heads, mean IoU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import pxframe
+from pxframe.base.errors import blaming, within
+from pxframe.base.options import one_of, whole
+from pxframe.base.undisturbed import seeded
+from pxframe.training.settings import sgd
+
+
+@dataclass(kw_only=True, eq=False)
+class Segmentation(pxframe.TrainedTask):
+    """Train and test a segmentor.
+
+    Args:
+        data: ``dict(train=..., test=...)`` of mmseg's data sets, e.g. ``dict(type="PascalVOCDataset",
+            data_root="$PXFRAME_DATA/VOC2012", ann_file="ImageSets/Segmentation/train.txt", data_prefix=dict(
+            img_path="JPEGImages", seg_map_path="SegmentationClass"), pipeline=[...])``. For other classes than Pascal
+            VOC's in that layout: ``BaseSegDataset`` with ``metainfo=dict(classes=[...])``, and ``img_suffix`` and
+            ``seg_map_suffix`` where files end otherwise than in ``.jpg`` and ``.png``. Several lists in one:
+            ``dict(type="ConcatDataset", datasets=[...], pipeline=[...])``; the pipeline is each one's.
+        head: config of any decode head in mmseg. ``in_channels``, ``c1_in_channels`` and ``num_classes`` are filled in
+            where they are left out. ``in_index`` counts the feature maps the head is given.
+        out_indices: which of the backbone's feature maps the head is given, in this order; default: all. timm's ResNets
+            give their stem's first; ``(-4, -3, -2, -1)`` are the maps that mmseg's heads are made for.
+        output_stride: pixels, in height and in width, to one of the coarsest map: 8, 16 or 32. Convolutions are
+            dilated in place of striding on. Default: the backbone's own.
+        size_divisor: images are padded, to the right and below, to a multiple of it: a ViT's patch size. The padding
+            counts neither in the loss nor in the score.
+        ignore_index: label that counts neither in the loss nor in the score.
+        test_batch_size: images a step when testing; above 1 they must be of one size.
+        save_predictions: when testing, write the predicted labels at full resolution to ``predictions/STEM.png`` in the
+            run's folder, STEM being the image's.
+
+    The other keys are :class:`TrainedTask`'s.
+    """
+
+    name, metric = "segmentation", "mIoU"
+    root_key = "data_root"
+    transform_key = "pipeline"
+
+    head: Mapping[str, Any]
+    batch_size: int = 16
+    optimizer: Mapping[str, Any] = field(default_factory=lambda: sgd(0.01))
+    out_indices: Sequence[int] | None = None
+    output_stride: int | None = None
+    size_divisor: int = 1
+    ignore_index: int = 255
+    test_batch_size: int = 1
+    save_predictions: bool = False
+
+    def __post_init__(self, prepare: Mapping[str, Any] | None) -> None:
+        super().__post_init__(prepare)
+        one_of(self.where, "output_stride", self.output_stride, (None, 8, 16, 32))
+        whole(self.where, "size_divisor", self.size_divisor)
+        whole(self.where, "test_batch_size", self.test_batch_size)
+        if not isinstance(self.head, Mapping):
+            raise pxframe.PxframeError(f"{self.where}: 'head' must be a dict(type=...), got {self.head!r}")
+        self.head = {"ignore_index": self.ignore_index, **self.head}
+
+    def stack(self, items: list[Any]) -> tuple[Tensor, Tensor]:
+        """Images that differ in size are padded as in training, labels too."""
+        from pxframe_tasks.segmentation.model import stacked
+
+        return stacked(self._preprocessor(), items)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of logits ``[N, K, h, w]``, resized as the head does, and labels ``[N, H, W]``, per pixel."""
+        logits = F.interpolate(output, target.shape[-2:], mode="bilinear", align_corners=self._align_corners)
+        return F.cross_entropy(logits, target, ignore_index=self.head["ignore_index"])
+
+    def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
+        """Weights as mmseg's ``EncoderDecoder`` names them: ``backbone.*`` and ``decode_head.*``.
+
+        mmseg's ``ResNet`` takes those of timm's. Where the last stages are dilated it needs ``contract_dilation=True``,
+        and computes the same in ResNet-50 and deeper; in ResNet-18 and 34 it dilates other convolutions than timm.
+        """
+        state = super().export(model, classifier)
+        return {name.replace("backbone.model.", "backbone.", 1): value for name, value in state.items()}
+
+    def build_dataset(self, config: dict[str, Any], split: str) -> Any:
+        from pxframe_tasks.segmentation.model import build_dataset
+
+        return build_dataset(config)
+
+    def runner(self, backbone: nn.Module, provider: pxframe.Backbone, *, work_dir: Path, seed: int, **run: Any) -> Any:
+        from pxframe_tasks.segmentation.model import MeanIoU, build_segmentor, check_stems
+
+        classes = self.dataset("train").metainfo.get("classes") or ()
+        predictions = None
+        if self.save_predictions:
+            predictions = work_dir / "predictions"
+            with within(f"{self.where}: 'save_predictions'"):
+                check_stems(self.dataset("test"))
+        provider.strip(backbone)
+        provider.dense(backbone, self.output_stride)
+        with blaming(f"{self.where}: 'head'"), seeded(seed, torch.device("cpu")):
+            model = build_segmentor(
+                backbone, provider, self.out_indices, dict(self.head), len(classes), self._preprocessor()
+            )
+        return pxframe.make_runner(
+            model,
+            self,
+            train=self.dataset("train"),
+            test=self.dataset("test"),
+            metric=MeanIoU(ignore_index=self.ignore_index, output_dir=predictions),
+            head="decode_head",
+            collate="pseudo_collate",
+            scope="mmseg",
+            test_batch_size=self.test_batch_size,
+            work_dir=work_dir,
+            seed=seed,
+            **run,
+        )
+
+    @property
+    def _align_corners(self) -> bool:
+        return self.head.get("align_corners", False)
+
+    def _preprocessor(self) -> Any:
+        from pxframe_tasks.segmentation.model import preprocessor
+
+        return preprocessor(self.mean, self.std, self.size_divisor, self.head["ignore_index"])
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.task(Segmentation)

@@ -1,0 +1,140 @@
+"""Finding data: variables, archives read as folders, and folders written once."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from pxframe.base.errors import PxframeError
+from pxframe.base.paths import locate, prepare_once
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("PXFRAME_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path / "data"))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    (tmp_path / "data").mkdir()
+
+
+def archive(path, members):
+    with zipfile.ZipFile(path, "w") as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+
+
+def refused(call, *parts):
+    with pytest.raises(PxframeError) as error:
+        call()
+    text = str(error.value)
+    assert "\n" not in text
+    assert all(part in text for part in parts), text
+
+
+def test_existing_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate("$SOMEWHERE") == locate("${SOMEWHERE}") == locate("~/data") == tmp_path / "data"
+    assert locate(tmp_path / "data") == tmp_path / "data"
+
+
+def test_a_path_through_an_archive(tmp_path):
+    archive(tmp_path / "data" / "camvid.zip", {"camvid/img_dir/train/0.jpg": "a", "camvid/words.txt": "b"})
+    folder = locate("$SOMEWHERE/camvid/camvid/img_dir")
+    assert (folder / "train" / "0.jpg").read_text() == "a"
+    assert tmp_path / "cache" in folder.parents
+    assert locate("$SOMEWHERE/camvid/camvid/words.txt").read_text() == "b"
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    refused(lambda: locate("$SOMEWHERE/camvid/ann_dir"), "camvid.zip has no ann_dir", "at its top are: camvid")
+
+
+def test_a_folder_beside_the_archive_comes_first(tmp_path):
+    archive(tmp_path / "data" / "x.zip", {"a": "zip"})
+    (tmp_path / "data" / "x").mkdir()
+    (tmp_path / "data" / "x" / "a").write_text("folder")
+    assert locate("$SOMEWHERE/x/a").read_text() == "folder"
+
+
+def test_it_is_unpacked_once_and_again_when_it_changed(tmp_path):
+    file = tmp_path / "data" / "x.zip"
+    archive(file, {"a": "1"})
+    first = locate("$SOMEWHERE/x/a")
+    first.write_text("still the same copy")
+    assert locate("$SOMEWHERE/x/a").read_text() == "still the same copy"
+    archive(file, {"a": "2"})
+    os.utime(file, ns=(0, 1))
+    assert locate("$SOMEWHERE/x/a").read_text() == "2"
+
+
+def test_an_interrupted_unpacking_is_not_taken_for_whole(tmp_path, monkeypatch):
+    archive(tmp_path / "data" / "x.zip", {"a": "1", "b": "2"})
+    real = zipfile.ZipFile.extractall
+
+    def half(self, path):
+        self.extract("a", path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", half)
+    with pytest.raises(KeyboardInterrupt):
+        locate("$SOMEWHERE/x/b")
+    assert not list((tmp_path / "cache").iterdir())
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", real)
+    assert locate("$SOMEWHERE/x/b").read_text() == "2"
+
+
+@pytest.mark.parametrize("member", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil"])
+def test_unsafe_members(tmp_path, member):
+    archive(tmp_path / "data" / "x.zip", {"a": "1", member: "evil"})
+    refused(lambda: locate("$SOMEWHERE/x/a"), "x.zip is unsafe", "evil")
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_what_is_missing_is_said(tmp_path):
+    refused(lambda: locate("$SOMEWHERE/voc/JPEGImages"), str(tmp_path / "data" / "voc"), f"{tmp_path / 'data'} exists")
+    refused(lambda: locate("$NOWHERE/voc"), "$NOWHERE/voc", "variable NOWHERE is not set")
+    (tmp_path / "data" / "bad.zip").write_text("no archive")
+    refused(lambda: locate("$SOMEWHERE/bad/a"), "cannot unpack", "bad.zip")
+
+
+calls = []
+
+
+def write(root, text="x", fail=False):
+    calls.append(text)
+    (Path(root) / "file").write_text(text)
+    if fail:
+        raise KeyboardInterrupt
+
+
+def config(**options):
+    return {"type": f"{__name__}.write", "root": "$SOMEWHERE/made", **options}
+
+
+def test_prepare_writes_once(tmp_path):
+    calls.clear()
+    root = prepare_once(config(), "task: 'prepare'")
+    assert root == tmp_path / "data" / "made"
+    assert (root / "file").read_text() == "x"
+    prepare_once(config(), "task: 'prepare'")
+    assert calls == ["x"]
+    refused(lambda: prepare_once(config(text="y"), "task: 'prepare'"), "task: 'prepare'", "not written by this config")
+    assert (root / "file").read_text() == "x"
+
+
+def test_prepare_does_not_take_half_for_whole(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        prepare_once(config(fail=True), "here")
+    assert not list((tmp_path / "data").iterdir())
+    assert (prepare_once(config(), "here") / "file").exists()
+
+
+def test_prepare_leaves_other_folders_alone(tmp_path):
+    (tmp_path / "data" / "made").mkdir()
+    refused(lambda: prepare_once(config(), "here"), "not written by this config")
+
+
+def test_prepare_names_what_is_wrong():
+    refused(lambda: prepare_once(config(colour=1), "here"), "here", "colour")
+    refused(lambda: prepare_once({"type": "no.such.function", "root": "x"}, "here"), "here", "no.such.function")
+    refused(lambda: prepare_once({"root": "x"}, "here"), "here", "None")
+    refused(lambda: prepare_once({"type": f"{__name__}.write"}, "here"), "'root'")

@@ -1,0 +1,126 @@
+"""Configs: overrides, names, and one line for each mistake."""
+
+import pytest
+
+from pxframe.base.errors import PxframeError
+from pxframe.job.config import find_config, load_config
+from pxframe.job.job import Job
+
+GOOD = """
+_size = 8
+backbone = dict(type="cifar_resnet", depth=8)
+prune = dict(scorer="magnitude", sparsity=0.5)
+tasks = dict()
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def config(text, name="mine.py"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return config
+
+
+def test_defaults_and_overrides(write):
+    config = load_config(write(GOOD), {"prune.sparsity": 0.7, "backbone.depth": 14})
+    assert config.prune.sparsity == 0.7
+    assert config.backbone.depth == 14
+    assert config.work_dir == "work_dirs/mine"
+    assert config.seed == 0
+    assert "_size" not in config
+
+
+def test_configs_of_the_package_are_found_by_name():
+    assert find_config("quickstart").samefile(find_config("configs/quickstart.py"))
+    assert find_config("real/short").name == "short.py"
+
+
+@pytest.mark.parametrize("name", ["quickstart", "real/short", "real/long"])
+def test_every_config_of_the_package_loads(name):
+    config = load_config(name)
+    assert config.tasks
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "sede = 1\n", "there is no key 'sede'; did you mean 'seed'"),
+        (GOOD.replace("sparsity", "sparsty"), "prune: there is no key 'sparsty'; did you mean 'sparsity'"),
+        (GOOD.replace("tasks = dict()", ""), "needs a dict 'tasks'"),
+        (GOOD + "tasks = dict(digits=3)\n", "'digits' must be a dict"),
+        (GOOD + "1 / 0\n", "ZeroDivisionError: division by zero"),
+        (GOOD + "def\n", "SyntaxError"),
+        (GOOD + "seed = [[0, 1]]\n", "'seed' must be a whole number or a list of different ones"),
+        (GOOD + "seed = 2**32\n", "'seed' must be a whole number or a list of different ones"),
+        (GOOD + "tasks = dict(tickets=dict(type='classification'))\n", "'tickets' is the name of a folder"),
+        (GOOD + "seed = [1, 1]\n", "'seed' must be a whole number or a list of different ones"),
+    ],
+)
+def test_mistakes_in_a_config_cost_one_line(write, text, message):
+    with pytest.raises(PxframeError, match=message) as caught:
+        load_config(write(text))
+    assert "\n" not in str(caught.value)
+    assert "mine.py" in str(caught.value)
+
+
+def test_a_missing_config_names_near_matches():
+    with pytest.raises(PxframeError, match=r"no config 'quickstrat.py'; did you mean 'quickstart.py'"):
+        load_config("quickstrat.py")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "arguments", "message"),
+    [
+        ({"prune.scorer": "magnitud"}, {}, "did you mean 'magnitude'"),
+        ({"prune.scorer": {"type": "px", "varient": 1, "_delete_": True}}, {}, "did you mean 'variant'"),
+        ({"prune.sparsity": 1.5}, {}, r"sparsity must be in \[0, 1\), got 1.5"),
+        ({"prune.sparsity": [0.5, -1]}, {}, r"sparsity must be in \[0, 1\), got -1"),
+        ({"prune.scorer": ["snip", "snip"]}, {}, "two tickets 'snip-50.00'"),
+        ({"prune.sparsity": [0.9, 0.900001]}, {}, "two tickets 'magnitude-90.00'"),
+        ({"prune.sparsity": []}, {}, "'sparsity' is an empty list"),
+        ({"prune.scorer": []}, {}, "'scorer' is an empty list"),
+        ({"prune.schedule": "cubic"}, {}, "no schedule 'cubic'"),
+        ({"prune.scope": "layers"}, {}, "no scope 'layers'; did you mean 'layer'"),
+        ({"prune.exclude": 5}, {}, "'exclude' must be a name"),
+        ({"prune.samples": -5}, {}, "'samples' must be a whole number above 0, got -5"),
+        ({"prune.batch_size": 2.5}, {}, "'batch_size' must be a whole number above 0, got 2.5"),
+        ({"prune.mode": "test"}, {}, "'mode' must be 'train' or 'eval', got 'test'"),
+        ({"vis_backends": 5}, {}, "'vis_backends' must be a list"),
+        ({"pretrain": 5}, {}, "pretrain: must be a dict"),
+        ({"prune.whole": True, "prune.data": {"type": "classification"}}, {}, "leave prune.data out"),
+        ({"transfer": "weights"}, {}, "'transfer' must be one of"),
+        ({"transfer": "mask+weights", "prune.whole": True}, {"scored": True}, "give one"),
+        ({"prune.whole": True}, {"scored": False}, "cannot be used with a given ticket"),
+        ({"backbone.type": "cifar_resnt"}, {}, "did you mean 'cifar_resnet'"),
+        ({"tasks.x": {"type": "classificaton"}}, {}, "did you mean 'classification'"),
+        ({"tasks.x": {"type": "segmentation", "epoch": 3}}, {}, "takes no option 'epoch'; did you mean 'epochs'"),
+        ({}, {"tasks": ["digits"]}, "there is no task 'digits'"),
+        ({}, {"scored": True}, "give prune.data or pretrain"),
+    ],
+)
+def test_mistakes_of_a_job_are_found_before_work_begins(write, overrides, arguments, message):
+    with pytest.raises(PxframeError, match=message):
+        Job.from_config(load_config(write(GOOD), overrides), **{"scored": False, **arguments})
+
+
+def test_cuda_where_there_is_none(write, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(PxframeError, match="torch sees no GPU on this machine; use --device cpu"):
+        Job.from_config(load_config(write(GOOD)), scored=False, device="cuda")
+
+
+def test_a_work_dir_is_taken_once_and_by_one_job_only(write, tmp_path):
+    config = load_config(write(GOOD))
+
+    def claim(resume, **settings):
+        job = Job.from_config(config, scored=False, work_dir=tmp_path / "run", resume=resume)
+        job.claim({"config": config.to_dict(), **settings})
+
+    claim(resume=False)
+    with pytest.raises(PxframeError, match="already holds a run: add --resume"):
+        claim(resume=False)
+    claim(resume=True)
+    with pytest.raises(PxframeError, match="begun with other settings: device was None, now 'cuda'"):
+        claim(resume=True, device="cuda")

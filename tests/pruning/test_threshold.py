@@ -1,0 +1,83 @@
+"""Exact counts whatever the scores, and the tie rule."""
+
+import pytest
+import torch
+
+from pxframe.pruning.threshold import _SAMPLE, _spread, global_masks, highest, layer_masks
+
+
+def everything(scores):
+    return {name: torch.ones_like(s, dtype=torch.bool) for name, s in scores.items()}
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 8, 9, 10])
+def test_nine_zeros_and_a_one(keep):
+    values = torch.zeros(10)
+    values[3] = 1.0
+    kept = highest(values, keep)
+    assert kept.sum() == keep
+    assert kept[3] == (keep > 0)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 1000])
+def test_count_is_exact_and_nothing_kept_scores_below_what_is_pruned(levels):
+    generator = torch.Generator().manual_seed(levels)
+    values = torch.randint(0, levels, (1000,), generator=generator).float() - levels / 2
+    for keep in range(0, 1001, 37):
+        kept = highest(values, keep)
+        assert kept.sum() == keep
+        if 0 < keep < 1000:
+            assert values[kept].min() >= values[~kept].max()
+
+
+def test_ties_are_spread_evenly_over_layers():
+    scores = {"a": torch.zeros(10, 10), "b": torch.zeros(30, 10), "c": torch.zeros(600)}
+    masks = global_masks(scores, everything(scores), 100)
+    assert {name: int(m.sum()) for name, m in masks.items()} == {"a": 10, "b": 30, "c": 60}
+
+
+def test_only_candidates_are_kept():
+    scores = {"a": torch.arange(10.0), "b": torch.arange(10.0) + 10}
+    candidates = {"a": torch.arange(10) < 5, "b": torch.arange(10) < 5}
+    masks = global_masks(scores, candidates, 6)
+    assert masks["a"].nonzero().flatten().tolist() == [4]
+    assert masks["b"].nonzero().flatten().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_each_layer_keeps_its_count():
+    scores = {"a": torch.arange(10.0), "b": torch.arange(10.0) + 10}
+    masks = layer_masks(scores, everything(scores), {"a": 4, "b": 0})
+    assert masks["a"].nonzero().flatten().tolist() == [6, 7, 8, 9]
+    assert not masks["b"].any()
+
+
+@pytest.mark.parametrize("share", [0.001, 0.018, 0.5, 0.97])
+@pytest.mark.parametrize("kind", ["smooth", "ties", "pattern", "mostly_out"])
+def test_among_many_the_same_as_sorting(kind, share):
+    """Large inputs take the way through a sample; a pattern with the sample's own stride misleads it."""
+    n = 1 << 18
+    values = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    if kind == "ties":
+        values = (values * 50).floor()
+    elif kind == "pattern":
+        values[:: n // _SAMPLE] += 10
+    elif kind == "mostly_out":
+        values[torch.rand(n) < 0.9] = -torch.inf
+        share *= 0.1
+    keep = round(share * n)
+    kept = highest(values, keep)
+    assert kept.sum() == keep
+    assert torch.equal(values[kept].sort().values, values.sort().values[n - keep :])
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3, 10, 29, 30])
+def test_ties_are_spread_alike_with_and_without_listing_their_places(missing):
+    tied = torch.rand(100, generator=torch.Generator().manual_seed(0)) < 2
+    tied[torch.arange(100) % 10 > 2] = False
+    kept = [_spread(tied, torch.tensor(missing), sync) for sync in (True, False)]
+    assert torch.equal(*kept)
+    assert kept[0].sum() == missing
+    assert not (kept[0] & ~tied).any()
+    ranks = (tied.cumsum(0) - 1)[kept[0]]
+    if missing > 1:
+        assert ranks.diff().max() - ranks.diff().min() <= 1
