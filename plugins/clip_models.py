@@ -23,6 +23,7 @@ class OpenCLIP(pxframe.Backbone):
     """
 
     name = "open_clip"
+    packages = ("open_clip_torch", "timm")
 
     def build(
         self,

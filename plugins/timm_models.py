@@ -20,6 +20,7 @@ class Timm(pxframe.Backbone):
     """Models by timm's names, ``architecture`` or ``architecture.tag``."""
 
     name = "timm"
+    packages = ("timm",)
 
     def build(self, model: str, pretrained: bool = False, checkpoint: str | None = None, **options: Any) -> nn.Module:
         """Build a model with ``timm.create_model``.

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from pxframe.base.errors import PxframeError
 from pxframe_tools import show
-from pxframe_tools.common import add_common, one_line_errors, start
+from pxframe_tools.common import add_common, add_job_arguments, one_line_errors, start
 
 
 def list_registered(args: argparse.Namespace) -> int:
@@ -43,30 +43,34 @@ def models(pattern: str) -> list[str]:
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pxframe", description="Foresight pruning: prune once, transfer everywhere.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     arguments = sys.argv[1:] if argv is None else list(argv)
 
-    command = commands.add_parser("list", help="what plug-ins registered")
-    command.add_argument("kind", nargs="?", choices=("scorers", "backbones", "tasks"))
+    command = commands.add_parser("list", help="show what plug-ins registered")
+    command.add_argument("kind", nargs="?", choices=("scorers", "backbones", "tasks"), help="default: all three")
     command.add_argument("pattern", nargs="?", help="with wildcards, in quotes: list backbones 'resnet50*'")
     add_common(command)
     command.set_defaults(run=list_registered)
 
-    command = commands.add_parser("show", help="what is in a ticket")
-    command.add_argument("ticket", metavar="TICKET")
+    command = commands.add_parser("show", help="show what is in a ticket")
+    command.add_argument("ticket", metavar="TICKET", help="file of a ticket, e.g. px-90.00.safetensors")
     add_common(command)
     command.set_defaults(run=show.run)
 
     # These import a training stack; listing and showing must not wait for it.
     heavy = next((a for a in arguments if not a.startswith("-")), None) not in ("list", "show")
-    for name, summary in (("prune", "make the tickets of a job"), ("transfer", "transfer one ticket to many tasks")):
-        command = commands.add_parser(name, help=summary)
-        if heavy:
-            from pxframe_tools import prune, transfer
+    command = commands.add_parser("prune", help="make the tickets of a job")
+    if heavy:
+        from pxframe_tools import prune
 
-            module = {"prune": prune, "transfer": transfer}[name]
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
+        add_job_arguments(command)
+        command.set_defaults(run=prune.run)
+    command = commands.add_parser("transfer", help="make the tickets of a job and train every task with each")
+    if heavy:
+        from pxframe_tools import transfer
+
+        transfer.add_arguments(command)
+        command.set_defaults(run=transfer.run)
     args = parser.parse_args(arguments)
     return args.run(args)
 

@@ -1,8 +1,9 @@
-"""What every command line of the project does alike: plug-ins left out, overrides, errors in one line."""
+"""What every command does alike: plug-ins left out, overrides, errors in one line, signals."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import logging
 import os
@@ -18,6 +19,9 @@ from pxframe.plugin import host
 
 Main = Callable[[Sequence[str] | None], int]
 
+#: What the operating system may refuse while files are written; a user can mend it.
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
+
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """``--no-plugin NAME``, for all commands."""
@@ -26,8 +30,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """``--cfg-options k=v`` and ``--trust-checkpoint``, for commands that read a config."""
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of commands that run a job."""
+    parser.add_argument("config", metavar="CONFIG", help="a job's config file, e.g. configs/quickstart.py")
+    parser.add_argument("--work-dir", metavar="D", help="where everything is written; default: the config's")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="use what is finished in the work dir, and run only what is new or changed",
+    )
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="where networks are pruned and trained; default: cpu"
+    )
     parser.add_argument(
         "--cfg-options",
         metavar="K=V",
@@ -41,6 +55,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read checkpoints that hold more than tensors; doing so runs whatever code is in them",
     )
+    add_common(parser)
 
 
 def start(args: argparse.Namespace) -> None:
@@ -64,16 +79,27 @@ def one_line_errors(main: Main) -> Main:
         try:
             return copy_context().run(main, argv)  # what a flag switches on ends with the command
         except PxframeError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
+            return _fail(str(error))
         except KeyboardInterrupt:
             print("stopped; the same command with --resume goes on from here", file=sys.stderr)
             return 130
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            return _fail(
+                f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept: mend it and --resume"
+            )
 
     return wrapped
+
+
+def _fail(text: str) -> int:
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    print(f"error: {' '.join(printable.split())}", file=sys.stderr)
+    return 2
 
 
 def _interrupt(*_: Any) -> None:
@@ -89,4 +115,13 @@ def _show_warning(message: Any, category: Any, filename: str, lineno: int, file:
 def _overrides() -> Any:
     from mmengine.config import DictAction
 
-    return DictAction
+    class Overrides(DictAction):
+        """mmengine's, with mistakes told in argparse's way."""
+
+        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+            try:
+                super().__call__(parser, namespace, values, option_string)
+            except Exception as error:  # whatever its little parser runs into
+                parser.error(f"{option_string}: cannot read {' '.join(map(str, values))!r} as KEY=VALUE ({error})")
+
+    return Overrides

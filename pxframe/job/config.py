@@ -1,8 +1,12 @@
-"""Reading a config file of a job, and refusing what does not belong in one."""
+"""Reading a job's config file, and refusing mistakes in it before any work begins."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,9 @@ from typing import Any
 from mmengine.config import Config
 
 from pxframe.base.errors import PxframeError, near
+from pxframe.base.options import one_of, whole
+from pxframe.base.paths import expand
+from pxframe.pruning.plan import PLAN_KEYS
 
 #: Top-level keys of a job, and what they mean.
 KEYS = {
@@ -17,62 +24,170 @@ KEYS = {
     "work_dir": "folder for everything the job writes; default work_dirs/<config name>",
     "backbone": "dict(type=PROVIDER, **options): the network to prune and transfer",
     "pretrain": "a task config: trains the backbone, with its own classifier, before it is pruned; optional",
-    "prune": "how tickets are made; the keys are those of PRUNE_KEYS",
+    "prune": "how tickets are made; the keys are those of Prune",
     "tasks": "name -> task config: where the tickets are transferred to",
     "transfer": "'mask': the ticket's mask on the dense pre-training's weights; 'mask+weights': the mask and its own "
     "weights, trained on 'pretrain'; default: its own where its method gives it some, else the dense ones",
+    "keep_checkpoints": "True keeps the last two optimizer checkpoints of finished runs; default: model.pth alone",
     "vis_backends": "mmengine's, that curves go to: [dict(type='TensorboardVisBackend')]; '{run}' names the run",
+    "custom_imports": "mmengine's: dict(imports=['my_module']), imported before anything is built",
 }
-PRUNE_KEYS = {
-    "scorer": "dict(type=SCORER, **options), 'rounds' among them, or a list of such: tickets of each",
-    "sparsity": "share of weights (or channels) to prune, or a list: a ticket for each",
-    "schedule": "'exponential' or 'linear'",
-    "scope": "'global', one threshold, or 'layer', one in each",
-    "distribution": "of the density over layers with scope='layer': 'uniform' or 'erk'",
-    "granularity": "'weight', 'channel', an N:M pattern ('2:4'), or a dict with options",
-    "whole": "True: prune each task's whole model, head included, on its own images; default: the backbone alone, once",
-    "exclude": "names or patterns of weights to leave alone; the classifier's are, unless this is given",
-    "data": "the config of a task whose training images are scored on; default: that of 'pretrain'",
-    "samples": "how many images, drawn evenly over the classes where there are any; default 100",
-    "batch_size": "of scoring; default: all samples at once",
-    "mode": "'train' or 'eval', in which scorers take the loss: batch norm by the batch's statistics or by its own. "
-    "Default: 'eval' after 'pretrain', else 'train'. Dropout is off in both",
-}
+#: Names of folders that a job writes for itself.
+RESERVED = ("pretrain", "tickets", "set-aside")
+#: Which weights a ticket may be transferred with.
+TRANSFERS = (None, "mask", "mask+weights")
+_TASK_NAME = re.compile(r"[A-Za-z0-9_][\w.+=-]{0,79}", re.ASCII)
 
 
-def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+@dataclass(kw_only=True)
+class Prune:
+    """The keys of a config's ``prune``.
+
+    Args:
+        scorer: a name, ``dict(type=SCORER, **options)``, or a list of such; default: the registered default scorer. A
+            dict may hold ``rounds``, ``sparsity``, ``schedule``, ``scope``, ``distribution``, ``granularity`` and
+            ``exclude`` of its own as well.
+        sparsity: share of weights (or channels) to prune, or a list: one ticket for each.
+        rounds: rounds of scoring and masking; default: the scorer's own.
+        schedule: ``"exponential"`` or ``"linear"``.
+        scope: ``"global"``, one threshold, or ``"layer"``, one in each layer.
+        distribution: of the density over layers with ``scope="layer"``: ``"uniform"`` or ``"erk"``.
+        granularity: ``"weight"``, ``"channel"``, an N:M pattern (``"2:4"``), or a dict with options.
+        exclude: names or patterns of weights to leave alone; default: the classifier's.
+        whole: True prunes each task's whole model, head included, on its own images; False the backbone, once.
+        data: config of a task whose training images are scored on; default: that of ``pretrain``.
+        samples: how many images, drawn evenly over the classes where there are any.
+        batch_size: of scoring; default: all samples at once.
+        mode: ``"train"`` or ``"eval"``: whether batch norm uses the batch's statistics or its own while scorers take
+            the loss; all other layers are in evaluation mode. Default: ``"eval"`` after ``pretrain``, else ``"train"``.
+        controls: scorers that are added beside every ticket, at its sparsity and granularity; default: those that
+            plug-ins registered as controls. An empty list adds none.
+    """
+
+    scorer: Any = None
+    sparsity: Any = None
+    rounds: int | None = None
+    schedule: str | None = None
+    scope: str | None = None
+    distribution: str | None = None
+    granularity: Any = None
+    exclude: Any = None
+    whole: bool = False
+    data: Mapping[str, Any] | None = None
+    samples: int = 100
+    batch_size: int | None = None
+    mode: str | None = None
+    controls: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        whole("prune", "samples", self.samples)
+        if self.batch_size is not None:
+            whole("prune", "batch_size", self.batch_size)
+        one_of("prune", "mode", self.mode, (None, "train", "eval"))
+        patterns = listed(self.exclude) if self.exclude is not None else []
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            raise PxframeError(f"prune: 'exclude' must be a name, or a list of names or patterns, got {self.exclude!r}")
+        if self.whole and self.data:
+            raise PxframeError("prune.whole scores each task's model on its own images; leave prune.data out")
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of :func:`pxframe.prune` that all scorers share, of those given, but for ``sparsity``."""
+        given = {key: getattr(self, key) for key in PLAN_KEYS if key != "sparsity"}
+        return {key: value for key, value in given.items() if value is not None}
+
+
+@dataclass(kw_only=True)
+class JobConfig:
+    """A config, checked: plain values only. The attributes are :data:`KEYS`; ``file`` is where it was read from."""
+
+    file: str
+    backbone: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
+    prune: Prune
+    seeds: tuple[int, ...] = (0,)
+    work_dir: Path = Path("work_dirs")
+    pretrain: dict[str, Any] | None = None
+    transfer: str | None = None
+    keep_checkpoints: bool = False
+    vis_backends: list[dict[str, Any]] = field(default_factory=list)
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> JobConfig:
     """Read a job's config; ``overrides`` (``{"tasks.digits.epochs": 3}``) go on top.
 
     A path that is not there is also looked for among the configs that come with the package: ``configs/quickstart.py``
-    and ``quickstart`` both name the one of the quick start. Names that begin with ``_`` are the file's own.
+    and ``quickstart`` both name the one of the quick start. Names that begin with ``_`` are the file's own. Modules in
+    the config's folder and in the current one can be named in it: both are appended to ``sys.path``.
 
     Raises:
-        PxframeError: no such file, an error in it, or a key that is not one of :data:`KEYS`.
+        PxframeError: no such file, an error in it, or a key or value that no job takes.
     """
     file = find_config(path)
+    for folder in (file.resolve().parent, Path.cwd()):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
     try:
-        read = Config.fromfile(str(file), import_custom_modules=False).to_dict()
+        read = Config.fromfile(str(file), import_custom_modules=True).to_dict()
         config = Config({key: value for key, value in read.items() if not key.startswith("_")})
         config.merge_from_dict(dict(overrides or {}))
+        raw = plain(config.to_dict())
+    except RecursionError as error:
+        raise PxframeError(f"config {file}: --cfg-options takes no dicts inside a list; write a config file") from error
     except Exception as error:  # a config is a Python file: anything may go wrong in it
         cause = " ".join(str(error).split()) or "no reason given"
         raise PxframeError(f"config {file}: {type(error).__name__}: {cause}") from error
-    check_keys(config, KEYS, f"config {file}")
+    try:
+        return _checked(raw, file)
+    except PxframeError as error:
+        raise PxframeError(f"config {file}: {error}") from error
+
+
+def _checked(raw: dict[str, Any], file: Path) -> JobConfig:
+    check_keys(raw, KEYS, "")
     for key in ("backbone", "prune", "tasks"):
-        if not isinstance(config.get(key), Mapping):
-            raise PxframeError(f"config {file}: needs a dict {key!r} ({KEYS[key]})")
-    check_keys(config.prune, PRUNE_KEYS, f"config {file}: prune")
-    for name, task in config.tasks.items():
+        if not isinstance(raw.get(key), Mapping):
+            raise PxframeError(f"needs a dict {key!r} ({KEYS[key]})")
+    known = {f.name: f for f in fields(Prune)}
+    check_keys(raw["prune"], known, "prune: ")
+    for name, task in raw["tasks"].items():
+        if not (isinstance(name, str) and _TASK_NAME.fullmatch(name)) or name in RESERVED or name.startswith("seed-"):
+            raise PxframeError(
+                f"tasks: {name!r} cannot be the name of a task: a folder is named after it. Use letters, digits, '_', "
+                f"'-', '.', '+' and '=', at most 80, and neither {', '.join(RESERVED)} nor seed-N"
+            )
         if not isinstance(task, Mapping):
-            raise PxframeError(f"config {file}: tasks: {name!r} must be a dict(type=TASK, ...), got {task!r}")
-        if name in ("pretrain", "tickets"):
-            raise PxframeError(f"config {file}: tasks: {name!r} is the name of a folder the job writes; choose another")
-    config.setdefault("work_dir", str(Path("work_dirs") / file.stem))
-    config.setdefault("seed", 0)
-    seeds = config.seed if isinstance(config.seed, (list, tuple)) else [config.seed]
+            raise PxframeError(f"tasks: {name!r} must be a dict(type=TASK, ...), got {task!r}")
+    seeds = listed(raw.get("seed", 0))
     if not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
-        raise PxframeError(f"config {file}: 'seed' must be a whole number or a list of different ones: {config.seed!r}")
-    return config
+        raise PxframeError(f"'seed' must be a whole number from 0 to 2^32 - 1, or a list of different ones: {seeds!r}")
+    boards = raw.get("vis_backends") or []
+    if not (isinstance(boards, (list, tuple)) and all(isinstance(board, Mapping) for board in boards)):
+        raise PxframeError(f"'vis_backends' must be a list of dict(type=...), got {boards!r}")
+    pretrain = raw.get("pretrain")
+    if not (pretrain is None or isinstance(pretrain, Mapping)):
+        raise PxframeError(f"'pretrain' must be a dict(type=TASK, ...), got {pretrain!r}")
+    return JobConfig(
+        file=str(file),
+        backbone=raw["backbone"],
+        tasks=raw["tasks"],
+        prune=Prune(**raw["prune"]),
+        seeds=tuple(seeds),
+        work_dir=folder(raw.get("work_dir") or Path("work_dirs") / file.stem),
+        pretrain=dict(pretrain) if pretrain else None,
+        transfer=one_of("job", "transfer", raw.get("transfer"), TRANSFERS),
+        keep_checkpoints=one_of("job", "keep_checkpoints", raw.get("keep_checkpoints", False), (True, False)),
+        vis_backends=list(boards),
+    )
+
+
+def folder(path: Any) -> Path:
+    """``path`` as a folder to write into, ``~`` and ``$VARIABLE`` expanded."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise PxframeError(f"'work_dir' must be a path, got {path!r}")
+    text = os.fspath(path)
+    if "\0" in text or any(len(part.encode()) > 200 for part in Path(text).parts):
+        raise PxframeError(f"'work_dir' is no name a folder can have: {text[:60]!r}...")
+    return expand(text)
 
 
 def find_config(path: str | Path) -> Path:
@@ -96,4 +211,18 @@ def check_keys(config: Mapping[str, Any], known: Mapping[str, Any], where: str) 
     """Refuse keys that nothing reads, naming near matches."""
     for key in config:
         if key not in known:
-            raise PxframeError(f"{where}: there is no key {key!r}{near(key, known)}")
+            raise PxframeError(f"{where}there is no key {key!r}{near(key, known)}")
+
+
+def listed(value: Any) -> list[Any]:
+    """A list or tuple as a list, and anything else as a list of one."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def plain(value: Any) -> Any:
+    """mmengine's config types as plain dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item) for item in value)
+    return value

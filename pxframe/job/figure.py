@@ -1,4 +1,4 @@
-"""The figure of a transfer: metric against sparsity, a panel a task, a line a method."""
+"""The figure of a job: metric against sparsity, a panel for each task, a line for each method."""
 
 from __future__ import annotations
 
@@ -7,38 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from pxframe.base.files import replacing
-from pxframe.job.results import means
+from pxframe.job.results import label, means
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a PNG: the density is on a logarithmic axis; bars are one standard deviation over the seeds."""
+    """Write a PNG: the density is on a logarithmic axis; bars are one standard deviation over the seeds.
+
+    What keeps all weights is a dashed line. Collapsed tickets have no value and are not drawn.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    averaged = [row for row in means(rows) if row["prunable_left"]]  # there is no place for a density of zero
+    # a density of zero has no place on the axis
+    averaged = [row for row in means(rows) if row["prunable_left"] and row["value"] is not None]
     tasks = list(dict.fromkeys(row["task"] for row in averaged))
-    methods = list(dict.fromkeys(row["method"] for row in averaged if row["method"] != "dense"))
+    if not tasks:
+        return
+    methods = list(dict.fromkeys(row["method"] for row in averaged if row["sparsity"]))
     figure = Figure(figsize=(1.2 + 3.6 * len(tasks), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for panel, task in zip(panels, tasks, strict=True):
         mine = [row for row in averaged if row["task"] == task]
-        levels = sorted({round(row["sparsity"], 4) for row in mine if row["method"] != "dense"})
+        levels = sorted({round(row["sparsity"], 4) for row in mine if row["sparsity"]})
         for row in mine:
-            if row["method"] == "dense":
-                panel.axhline(row["value"], color="black", linestyle="--", linewidth=1, label="dense")
+            if not row["sparsity"]:
+                panel.axhline(row["value"], color="black", linestyle="--", linewidth=1, label=row["method"])
                 spread = row["deviation"] or 0
                 panel.axhspan(row["value"] - spread, row["value"] + spread, color="black", alpha=0.1, linewidth=0)
         for number, method in enumerate(methods):
-            points = [row for row in mine if row["method"] == method]
-            beside = 1.04 ** (number - (len(methods) - 1) / 2)  # so that equal results do not hide one another
+            points = [row for row in mine if row["method"] == method and row["sparsity"]]
             panel.errorbar(
-                [(1 - row["sparsity"]) * beside for row in points],
+                [1 - row["sparsity"] for row in points],
                 [row["value"] for row in points],
                 [row["deviation"] or 0 for row in points],
-                color="grey" if method == "random" else f"C{number}",
+                color=f"C{number}",
                 marker="osD^vPX*<>"[number % 10],
+                markerfacecolor="none",  # so that equal results do not hide one another
                 linewidth=1.2,
                 capsize=2,
                 label=method,
@@ -48,7 +54,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         panel.set_xticks([1 - level for level in levels], [f"{100 * level:g}" for level in levels])
         panel.invert_xaxis()  # sparser to the right
         panel.margins(x=0.15)
-        panel.set(title=task, xlabel="sparsity (%)", ylabel=f"{mine[0]['metric']} (%)")
+        panel.set(title=task, xlabel="sparsity (%)", ylabel=label(mine[0]))
         panel.grid(axis="y", alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)

@@ -1,4 +1,4 @@
-"""What a transfer gives: rows of results, as a table to read and a file to compute with."""
+"""What a job gives: rows of results, as a table to read and a file to compute with."""
 
 from __future__ import annotations
 
@@ -17,26 +17,34 @@ from pxframe.base.versions import versions
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each task and variant, in order of appearance: mean over the seeds of value and seconds.
 
-    ``deviation`` is the sample standard deviation of the value, None for one seed; ``seeds`` their number;
-    ``diverged`` the number of runs among them whose loss did not stay finite.
+    ``deviation`` is the sample standard deviation of the value, None for one seed; ``seeds`` the number of values;
+    ``diverged`` and ``collapsed`` the number of runs whose loss did not stay finite, and of tickets whose network no
+    longer depended on its input. A collapsed run has no value; where all are, the mean is None.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["variant"]), []).append(row)
     averaged = []
     for group in groups.values():
-        values = [row["value"] for row in group]
+        values = [row["value"] for row in group if row["value"] is not None]
         averaged.append(
             {
                 **group[0],
-                "value": statistics.mean(values),
+                "value": statistics.mean(values) if values else None,
                 "deviation": statistics.stdev(values) if len(values) > 1 else None,
                 "seconds": statistics.mean(row["seconds"] for row in group),
                 "seeds": len(values),
                 "diverged": sum(bool(row.get("diverged")) for row in group),
+                "collapsed": sum(bool(row.get("collapsed")) for row in group),
             }
         )
     return averaged
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """Name of a row's metric, with its unit, and with an arrow where lower is better: ``RMSE (px) ↓``."""
+    unit = f" ({row['unit']})" if row.get("unit") else ""
+    return f"{row['metric']}{unit}{'' if row.get('higher_is_better', True) else ' ↓'}"
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -50,13 +58,11 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     for row in means(rows):
         if previous not in (None, row["task"]):
             table.add_section()
-        spread = "" if row["deviation"] is None else f" ± {row['deviation']:.2f}"
-        spread += f" ({row['diverged']} diverged)" if row["diverged"] else ""
         table.add_row(
             row["task"] if row["task"] != previous else "",
             row["variant"],
-            row["metric"],
-            f"{row['value']:.2f}{spread}",
+            label(row),
+            _value(row),
             f"{row['sparsity']:.2%}",
             f"{row['prunable_left']:,} of {row['prunable_total']:,}",
             f"{row['seconds']:.0f}",
@@ -64,6 +70,14 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         previous = row["task"]
     width = None if Console().is_terminal else 120
     Console(width=width).print(table)
+
+
+def _value(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return "collapsed"
+    spread = "" if row["deviation"] is None else f" ± {row['deviation']:.2f}"
+    ill = [f"{row[key]} {key}" for key in ("diverged", "collapsed") if row[key]]
+    return f"{row['value']:.2f}{spread}" + (f" ({', '.join(ill)})" if ill else "")
 
 
 def write_results(path: Path, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:

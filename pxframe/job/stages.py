@@ -1,47 +1,49 @@
-"""The steps of a job around its tickets (:mod:`pxframe.job.tickets`): rehearse, pre-train, transfer.
+"""The stages of a job: rehearse, pre-train, make tickets, transfer.
 
-Each leaves one file, written whole; a step whose file is there is done.
+Each leaves one file, written whole, that holds what made it (:mod:`pxframe.job.made`). A stage whose file is there, and
+was made by the same settings, is not repeated. :mod:`pxframe.job.tickets` has the stage in between.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pxframe.base.errors import PxframeError, blaming, within
-from pxframe.base.files import replacing, write_json
+from pxframe.base.files import set_aside
 from pxframe.base.undisturbed import seeded
-from pxframe.job.cells import method_of
 from pxframe.job.job import Job
+from pxframe.job.made import digest, read_row, read_state, reuse, save_row, save_state
 from pxframe.plugin.host import host
+from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.run import close, train
+from pxframe.training.curves import Recorder
+from pxframe.training.run import close, remove_checkpoints, train
 
-Say = Any
+#: Told what happens, a line of text at a time.
+Say = Callable[[str], None]
 
 
-def rehearse(job: Job, ticket: Ticket | None = None) -> None:
+def rehearse(job: Job) -> None:
     """Build everything once, in a scratch folder, so that mistakes in a head or an optimizer show before any work.
 
     Raises:
-        PxframeError: what cannot be built; or ``ticket`` does not fit the backbone.
+        PxframeError: what cannot be built; or the given ticket does not fit the backbone.
     """
-    from pxframe.training.curves import Recorder
-
     with seeded(job.seed, torch.device("cpu")), tempfile.TemporaryDirectory() as scratch:
         with blaming("backbone"):
             model = job.provider.build(**job.backbone)
-        if ticket is not None:
-            ticket.check(model)
-        if job.vis_backends:
-            Recorder(job.vis_backends, "", Path(scratch))
+        if job.given is not None:
+            job.given[1].check(model)
+        if job.config.vis_backends:
+            Recorder(job.config.vis_backends, "", Path(scratch))
         for name, task in (("pretrain", job.pretrain), *((f"tasks.{n}", t) for n, t in job.tasks.items())):
             if task is not None:
                 with within(name):
@@ -51,53 +53,135 @@ def rehearse(job: Job, ticket: Ticket | None = None) -> None:
                 close(runner)
 
 
-def pretrained(job: Job, say: Say) -> nn.Module:
-    """The backbone to prune: built, and trained on the ``pretrain`` task where the config has one."""
+def pretrain(job: Job, say: Say) -> nn.Module:
+    """Build the backbone to prune, and train it on the ``pretrain`` task where the config has one."""
     with seeded(job.seed, torch.device("cpu")):
         model = job.provider.build(**job.backbone)
     if job.pretrain is None:
         return model
-    file = job.work_dir / "pretrained.safetensors"
-    if not file.exists():
+    assert job.config.pretrain is not None
+    file, work_dir = job.folder / "pretrained.safetensors", job.folder / "pretrain" / "dense"
+    recipe = job.recipe(
+        "pretrain",
+        {"task": job.config.pretrain["type"]},
+        task=job.config.pretrain,
+        start=fingerprint(model.state_dict()),
+    )
+    state = reuse(file, recipe, read_state, job.root, say)
+    if state is None:
         trained = copy.deepcopy(model)
-        result = train(job.setting(job.resume), "pretrain", job.pretrain, trained, None, job.work_dir / "pretrain")
-        with replacing(file) as scratch:
-            save_file({n: t.contiguous().cpu() for n, t in trained.state_dict().items()}, scratch)
-        say(f"pretrain: {job.pretrain.metric} {result['value']:.1f} in {result['seconds']:.0f} s")
+        result = run_task(job, "pretrain", job.pretrain, trained, None, work_dir, recipe, say)
+        save_state(file, trained.state_dict(), recipe)
+        remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
+        say(f"pretrain: {shown(result)} in {result['seconds']:.0f} s")
+        state, _ = read_state(file)
     own = model.state_dict()
     # A task with a head of its own has no use for the backbone's classifier, and leaves none.
-    model.load_state_dict({**own, **{name: value for name, value in load_file(file).items() if name in own}})
-    # As training leaves it, also where an earlier run did the training: layout must not tell a ticket.
+    model.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
+    # Use channels_last, as a training run would leave it, so that a resumed run computes bit-identical scores.
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def transferred(
-    job: Job, name: str, variant: str, model: nn.Module, ticket: Ticket | None, total: int, say: Say
-) -> dict[str, Any]:
-    """Train and evaluate one task from the backbone's weights, all of them or a ticket's; a row of the results.
+def transfer(job: Job, task: str, variant: str, model: nn.Module, ticket: Ticket, say: Say) -> dict[str, Any]:
+    """Train and evaluate one task from the backbone's weights that a ticket keeps; a row of the results.
 
-    ``total`` is the number of the backbone's prunable weights.
+    Args:
+        task: name of the task in the config.
+        variant: name of the ticket.
+        model: the backbone; a copy of it is trained.
     """
-    work_dir = job.work_dir / name / variant
+    work_dir = job.folder / task / variant
     file = work_dir / "result.json"
-    if file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))
-    task = job.tasks[name]
+    recipe = transfer_recipe(job, task, model, ticket)
+    row = reuse(file, recipe, read_row, job.root, say, belongings=work_dir)
+    if row is not None:
+        return row
+    about = {
+        "task": task,
+        "variant": variant,
+        "method": method_of(job, variant, ticket),
+        "seed": job.seed,
+        "metric": job.tasks[task].metric,
+        "unit": job.tasks[task].unit,
+        "higher_is_better": job.tasks[task].higher_is_better,
+        "sparsity": ticket.sparsity,
+        "prunable_left": ticket.kept,
+        "prunable_total": ticket.total,
+        "collapsed": ticket.meta.get("collapsed"),
+    }
+    if about["collapsed"]:  # its output does not depend on its input: there is nothing to train
+        row = {**about, "value": None, "metrics": {}, "seconds": 0.0, "epochs": 0, "diverged": None}
+        save_row(file, row, recipe)
+        say(f"{task}, {variant}: collapsed, not trained: {about['collapsed']}")
+        return row
     start = copy.deepcopy(model)
     with seeded(job.seed, torch.device("cpu")):
-        row = train(job.setting(job.resume), f"{name} {variant}", task, start, ticket, work_dir)
-    row = {
-        "task": name,
-        "variant": variant,
-        "method": method_of(variant, ticket),
-        "seed": job.seed,
-        **row,
-        "sparsity": ticket.sparsity if ticket else 0.0,
-        "prunable_left": ticket.kept if ticket else total,
-        "prunable_total": total,
-    }
-    write_json(file, row)
+        row = {**run_task(job, f"{task} {variant}", job.tasks[task], start, ticket, work_dir, recipe, say), **about}
+    save_row(file, row, recipe)
+    remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
     ill = f"; diverged: the loss was not finite in epoch {row['diverged']}" if row["diverged"] else ""
-    say(f"{name}, {variant}: {row['metric']} {row['value']:.2f} in {row['seconds']:.0f} s{ill}")
-    host().notify("pxframe_task_done", task=name, variant=variant, result=row)
+    say(f"{task}, {variant}: {shown(row)} in {row['seconds']:.0f} s{ill}")
+    host().notify("pxframe_task_done", task=task, variant=variant, result=row)
     return row
+
+
+def transfer_recipe(job: Job, task: str, model: nn.Module, ticket: Ticket | None) -> dict[str, Any]:
+    """What a row of results depends on; without the ticket where that is not known."""
+    config = job.config.tasks[task]
+    weights = {"ticket": fingerprint({**ticket.masks, **ticket.start})} if ticket is not None else {}
+    return job.recipe(
+        "transfer", {"task": config["type"]}, task=config, weights=fingerprint(model.state_dict()), **weights
+    )
+
+
+def finished_rows(job: Job, task: str, model: nn.Module, tickets: Mapping[str, Ticket]) -> list[dict[str, Any]]:
+    """Rows of a task that was not asked for now: those that are there, made by the present settings.
+
+    Args:
+        tickets: of the backbone, by name; empty where each task's whole model is pruned.
+    """
+    # Tickets with weights of their own, or of whole models, are not made for a task that is not asked for.
+    known = not job.whole and job.config.transfer != "mask+weights"
+    rows = []
+    for variant in job.prunings if job.whole else tickets:
+        file = job.folder / task / variant / "result.json"
+        wanted = transfer_recipe(job, task, model, tickets[variant] if known else None)
+        with suppress(PxframeError):  # a damaged file is dealt with when its task is asked for
+            row, found = read_row(file)
+            if digest({**found, **wanted}) == digest(found):
+                rows.append(row)
+    return rows
+
+
+def run_task(
+    job: Job,
+    title: str,
+    task: Any,
+    model: nn.Module,
+    ticket: Ticket | None,
+    work_dir: Path,
+    recipe: dict[str, Any],
+    say: Say,
+) -> dict[str, Any]:
+    """Train ``model`` in ``work_dir``; an unfinished run there goes on if the same recipe began it."""
+    begun = work_dir / "recipe.json"
+    if work_dir.exists() and any(work_dir.iterdir()):
+        mine = reuse(begun, recipe, lambda file: read_row(file)[::-1], job.root, say, belongings=work_dir)
+        if mine is None and work_dir.exists():
+            where = set_aside(work_dir, job.root)
+            say(f"{work_dir} holds files that no job of this kind wrote; set aside as {where}")
+    if not begun.exists():
+        save_row(begun, {}, recipe)
+    return train(job.setting(job.resume), title, task, model, ticket, work_dir, made_by=digest(recipe))
+
+
+def method_of(job: Job, variant: str, ticket: Ticket) -> str:
+    """What chose the variant's weights: the line it belongs to in a figure."""
+    if variant in job.prunings:
+        return job.prunings[variant].method
+    return str(ticket.meta.get("scorer", variant))
+
+
+def shown(row: dict[str, Any]) -> str:
+    """``accuracy 93.12``"""
+    return f"{row['metric']} {row['value']:.2f}"

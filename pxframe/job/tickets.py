@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,63 +13,82 @@ from torch import nn
 
 from pxframe.base.errors import PxframeError
 from pxframe.job.job import Job
+from pxframe.job.made import canonical, read_state, reuse, save_state
+from pxframe.job.prunings import Pruning, controls_of
+from pxframe.job.stages import Say, run_task, shown
 from pxframe.plugin.task import Task
 from pxframe.pruning.loop import prune
-from pxframe.scoring.net import Train
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.run import close, train, train_between
-
-Say = Any
-
-
-def tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
-    """Prune the backbone once for every plan; tickets by name."""
-    assert job.scoring is not None  # else the job would not have been built
-    assert job.scoring.task is not None
-    exclude = _classifier_pattern(job, model)
-    options = {"exclude": exclude, "train": _trainer(job, job.scoring.task)}
-    return _tickets(job, job.scoring.task, model, options, job.work_dir / "tickets", say)
+from pxframe.training.hooks import initialised
+from pxframe.training.run import close, remove_checkpoints, train_between
 
 
-def whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[str, Ticket]:
-    """Prune the whole model of task ``name``, head included, once for every plan; tickets by name."""
-    from pxframe.training.hooks import initialised
+def make_tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
+    """Prune the backbone once for every pruning of the job; tickets by name, the densest first.
 
+    A ticket that was given comes with its controls.
+    """
+    task = job.scored_on.task
+    assert task is not None  # else whole models are pruned
+    made = job.prunings
+    if job.given is not None:
+        made = controls_of(job.given[1], job.config.prune, (name for name, _ in model.named_parameters()))
+    classifier = job.provider.classifier(model)
+    # The classifier belongs to the source task: every new task puts its own head there, so it is left alone.
+    exclude = (f"{classifier}.*",) if classifier and job.given is None else ()
+    folder = job.folder / "tickets"
+    tickets = _make(job, made, job.scored_on.config, task, model, {"exclude": exclude}, folder, None, say)
+    if job.given is None:
+        return tickets
+    name, given = job.given
+    say(f"ticket {name}: {describe(given)}{'' if same_weights(given, model) else '; made from other weights'}")
+    return dict(sorted({name: given, **tickets}.items(), key=lambda item: round(item[1].sparsity, 3)))
+
+
+def make_whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[str, Ticket]:
+    """Prune the whole model of task ``name``, head included, once for every pruning of the job; tickets by name."""
     task = job.tasks[name]
     with tempfile.TemporaryDirectory() as scratch:
         runner = job.setting().runner(task, copy.deepcopy(model), Path(scratch))
         start = initialised(runner)
         close(runner)
-    options = {"loss": task.loss, "train": _trainer(job, task, model)}
-    return _tickets(job, task, start, options, job.work_dir / "tickets" / name, say)
+    options = {"loss": task.loss}
+    return _make(
+        job, job.prunings, job.config.tasks[name], task, start, options, job.folder / "tickets" / name, model, say
+    )
 
 
-def with_weights(job: Job, name: str, ticket: Ticket | None, model: nn.Module, say: Say) -> Ticket | None:
+def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say) -> Ticket:
     """The ticket with the weights to transfer it with in its ``start``, as the job's ``transfer`` asks for."""
-    if ticket is None or job.transfer is None or (job.transfer == "mask" and not ticket.start):
+    transfer = job.config.transfer
+    if transfer is None or (transfer == "mask" and not ticket.start):
         return ticket
-    if job.transfer == "mask":
+    if transfer == "mask":
         return Ticket(ticket.masks, ticket.meta)
-    if ticket.start:
+    if ticket.start or ticket.kept == ticket.total:  # of all weights, pre-training gave just those of the backbone
         return ticket
-    if job.pretrain is None:
+    if job.pretrain is None or job.config.pretrain is None:
         raise PxframeError("transfer='mask+weights': the ticket carries no weights, and there is no 'pretrain' task")
-    file = job.work_dir / "tickets" / f"{name}+weights.safetensors"
-    if not file.exists():
-        sparse = copy.deepcopy(model)
-        result = train(
-            job.setting(job.resume),
-            f"{name} on pretrain",
-            job.pretrain,
-            sparse,
-            ticket,
-            job.work_dir / "pretrain" / name,
-        )
-        start = {n: t.cpu().contiguous() for n, t in sparse.state_dict().items()}
-        Ticket(ticket.masks, ticket.meta, start).save(file)
-        say(f"pretrain, {name}: {result['metric']} {result['value']:.1f} in {result['seconds']:.0f} s -> {file}")
-    return Ticket.load(file)
+    file, work_dir = job.folder / "tickets" / f"{name}+weights.safetensors", job.folder / "pretrain" / name
+    config = job.config.pretrain
+    recipe = job.recipe(
+        "pretrain with a ticket",
+        {"task": config["type"]},
+        task=config,
+        weights=fingerprint(model.state_dict()),
+        ticket=fingerprint(ticket.masks),
+    )
+    found = reuse(file, recipe, _read, job.root, say)
+    if found is not None:
+        return found
+    sparse = copy.deepcopy(model)
+    result = run_task(job, f"{name} on pretrain", job.pretrain, sparse, ticket, work_dir, recipe, say)
+    trained = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, sparse.state_dict())
+    trained.save(file)
+    remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
+    say(f"pretrain, {name}: {shown(result)} in {result['seconds']:.0f} s -> {file}")
+    return trained
 
 
 def same_weights(ticket: Ticket, model: nn.Module) -> bool:
@@ -77,46 +98,119 @@ def same_weights(ticket: Ticket, model: nn.Module) -> bool:
 
 
 def describe(ticket: Ticket) -> str:
-    """One line: scorer, sparsity, weights left, emptied layers."""
-    rest = f"; nothing left of {', '.join(ticket.emptied)}" if ticket.emptied else ""
+    """One line: scorer, sparsity, weights left, emptied layers, and weights that no method could prune."""
     scorer = ticket.meta.get("scorer", "a ticket")
+    rest = f"; nothing left of {', '.join(ticket.emptied)}" if ticket.emptied else ""
+    dense = ticket.meta.get("left_dense") or []
+    rest += f"; not prunable, left dense: {', '.join(dense)}" if dense else ""
+    rest += f"; collapsed: {ticket.meta['collapsed']}" if ticket.meta.get("collapsed") else ""
     return f"{scorer} kept {ticket.kept:,} of {ticket.total:,} weights ({ticket.sparsity:.2%} sparse){rest}"
 
 
-def _tickets(
-    job: Job, task: Task, model: nn.Module, options: dict[str, Any], folder: Path, say: Say
+def _make(
+    job: Job,
+    made: Mapping[str, Pruning],
+    config: Mapping[str, Any] | None,
+    task: Task,
+    model: nn.Module,
+    options: Mapping[str, Any],
+    folder: Path,
+    backbone: nn.Module | None,
+    say: Say,
 ) -> dict[str, Ticket]:
-    assert job.scoring is not None
-    model.train(job.scoring.mode == "train")
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
-    made = {}
-    for name, plan in job.plans.items():
+    """Tickets of ``model``, scored on the images of ``task``; ``backbone``: what a whole model was made of."""
+    _set_mode(model, job.scored_on.mode)
+    data = _Once(task, job)
+    weights = fingerprint(model.state_dict())
+    tickets = {}
+    for name, pruning in made.items():
         file = folder / f"{name}.safetensors"
-        if not file.exists():
-            batches = task.batches(job.scoring.samples, job.scoring.batch_size, seed=job.seed)
-            ticket = prune(model.to(job.device), batches, seed=job.seed, **{**options, **plan})
+        arguments = {**options, **pruning.settings}
+        recipe = _recipe(job, pruning, config, arguments, weights)
+        ticket = reuse(file, recipe, _read, job.root, say)
+        if ticket is None:
+            rounds = folder / f"{name}.rounds"
+            train = _Trainer(job, task, backbone, rounds, recipe, say)
+            ticket = prune(
+                model.to(job.device),
+                data,
+                pruning.scorer,
+                **arguments,
+                train=train,
+                seed=job.seed,
+                allow_collapse=True,
+            )
+            ticket = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, ticket.start)
             ticket.save(file)
+            shutil.rmtree(rounds, ignore_errors=True)
             say(f"prune: {describe(ticket)} -> {file}")
-        made[name] = Ticket.load(file)
-    return made
+        tickets[name] = ticket
+    return tickets
 
 
-def _trainer(job: Job, task: Task, backbone: nn.Module | None = None) -> Train:
-    """What scorers that need training train with: the task's own runner.
+def _recipe(
+    job: Job, pruning: Pruning, config: Mapping[str, Any] | None, arguments: Mapping[str, Any], weights: str
+) -> dict[str, Any]:
+    depends: dict[str, Any] = {
+        "scorer": pruning.scorer,
+        "settings": {key: value for key, value in arguments.items() if key != "loss"},
+        "weights": weights,
+        "whole": job.whole,
+    }
+    uses = {"scorer": pruning.scorer["type"]}
+    if pruning.needs != "nothing":
+        assert config is not None
+        uses["task"] = config["type"]
+        on = job.scored_on
+        depends |= {"task": config, "samples": on.samples, "batch_size": on.batch_size, "mode": on.mode}
+    return job.recipe("prune", uses, **depends)
 
-    It trains a backbone, or, where the ``backbone`` that a whole model is made of is given, that whole model.
+
+def _read(file: Path) -> tuple[Ticket, Any]:
+    ticket = Ticket.load(file)
+    return ticket, ticket.meta.get("made_by")
+
+
+def _set_mode(model: nn.Module, mode: str) -> None:
+    """Batch norms in ``mode``, everything else (dropout, stochastic depth) in evaluation mode."""
+    for module in model.modules():
+        module.training = mode == "train" and isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+class _Once:
+    """The scoring images of a repetition, read from the files when first asked for and kept for every pruning."""
+
+    def __init__(self, task: Task, job: Job) -> None:
+        self._task, self._job = task, job
+        self._batches: list[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._batches is None:
+            on = self._job.scored_on
+            self._batches = list(self._task.batches(on.samples, on.batch_size, seed=self._job.seed))
+        return iter(self._batches)
+
+
+class _Trainer:
+    """What scorers that need training train with (:data:`pxframe.scoring.net.Train`): the task's own runner.
+
+    Each training leaves its outcome in ``folder``, so that a job that was stopped repeats none of them.
     """
 
-    def run(model: nn.Module, ticket: Ticket, start: int = 0, stop: int | None = None) -> None:
+    def __init__(
+        self, job: Job, task: Task, backbone: nn.Module | None, folder: Path, recipe: dict[str, Any], say: Say
+    ) -> None:
+        self._job, self._task, self._backbone = job, task, backbone
+        self._folder, self._recipe, self._say = folder, recipe, say
+
+    def __call__(self, model: nn.Module, ticket: Ticket, start: int = 0, stop: int | None = None) -> None:
+        begin = fingerprint({**model.state_dict(), **{f"mask of {n}": m for n, m in ticket.masks.items()}})
+        recipe = {**self._recipe, "start": start, "stop": stop, "from": begin}
+        file = self._folder / f"{begin[:16]}-{start}-{stop}.safetensors"
+        state = reuse(file, recipe, read_state, self._job.root, self._say)
+        if state is not None:
+            model.load_state_dict(state)
+            return
         with tempfile.TemporaryDirectory() as scratch:
-            train_between(job.setting(), task, model, ticket, Path(scratch), start, stop, backbone)
-
-    return run
-
-
-def _classifier_pattern(job: Job, model: nn.Module) -> tuple[str, ...]:
-    """The classifier belongs to the source task: every new task puts its own head there, so it is left alone."""
-    classifier = job.provider.classifier(model)
-    return (f"{classifier}.*",) if classifier else ()
+            train_between(self._job.setting(), self._task, model, ticket, Path(scratch), start, stop, self._backbone)
+        save_state(file, model.state_dict(), recipe)

@@ -19,6 +19,8 @@ class Backbone:
 
     #: The name it is registered under.
     name: ClassVar[str] = ""
+    #: Further distributions whose versions the results depend on, e.g. ``("timm",)``.
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def build(self, **options: Any) -> nn.Module:
         """The network, classifier included. Options are the provider's own.

@@ -67,6 +67,7 @@ class Host:
         self.failures: list[Failure] = []
         self.conflicts: dict[tuple[str, str], list[str]] = {}
         self._owners: dict[tuple[str, str], str] = {}
+        self._distributions: dict[tuple[str, str], str] = {}
         self._loaded = False
 
     def load(self, registries: Mapping[str, Registry]) -> None:
@@ -85,11 +86,17 @@ class Host:
             else:
                 for kind, name, cls in claims:
                     self._settle(registries[kind], kind, name, cls, owner)
+                    if point.dist is not None:
+                        self._distributions[kind, name] = point.dist.name
         for failure in self.failures:
             warnings.warn(f"plug-in {failure}", PluginWarning, stacklevel=2)
         for (kind, name), owners in self.conflicts.items():
             text = f"{kind} {name!r} is claimed by two plug-ins: {' and '.join(owners)}"
             warnings.warn(text, PluginWarning, stacklevel=2)
+
+    def distribution(self, kind: str, name: str) -> str | None:
+        """Name of the installed distribution that registered a plug-in; None where that is not known."""
+        return self._distributions.get((kind, name))
 
     def failures_for(self, name: str) -> list[Failure]:
         """The failed plug-ins that ``name`` may have come from: those named like it, else all."""

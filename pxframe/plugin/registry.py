@@ -75,6 +75,12 @@ def find(kind: str, name: str) -> type:
     return registry.module_dict[name]
 
 
+def packages_of(kind: str, name: str) -> tuple[str, ...]:
+    """Distributions that a plug-in's results depend on: its own, and those in its attribute ``packages``."""
+    own = host().distribution(kind, name)
+    return (*((own,) if own else ()), *getattr(find(kind, name), "packages", ()))
+
+
 def build_backbone(config: Mapping[str, Any]) -> nn.Module:
     """Build a backbone from ``dict(type=PROVIDER, **options)``, e.g. ``dict(type="timm", model="resnet50")``."""
     options = dict(config)

@@ -26,6 +26,8 @@ class Task:
     higher_is_better: bool = True
     #: The number's unit, as tables and figures show it: ``"%"``, ``"px"``, or ``""`` for none.
     unit: str = "%"
+    #: Further distributions whose versions the results depend on, e.g. ``("timm",)``.
+    packages: ClassVar[tuple[str, ...]] = ()
     #: Whether a runner's whole model gives outputs for :meth:`loss`, so that it can be pruned with its head.
     whole: ClassVar[bool] = True
 

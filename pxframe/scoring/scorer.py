@@ -27,6 +27,8 @@ class Scorer:
     rounds: ClassVar[int] = 1
     #: True when weights pruned in an earlier round may return.
     revives: ClassVar[bool] = False
+    #: Further distributions whose versions the results depend on, e.g. ``("timm",)``.
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def score(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """A score per prunable weight, higher is kept.

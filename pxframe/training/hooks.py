@@ -17,6 +17,7 @@ from torch import Tensor
 from pxframe.base.bars import Bar
 from pxframe.base.errors import PxframeError
 from pxframe.ticket.ticket import Ticket
+from pxframe.training.checkpoints import sign
 
 
 class TicketHook(Hook):
@@ -135,6 +136,7 @@ class Repeatable(Hook):
             {key: value for key, value in state.items() if not callable(value)}
             for state in checkpoint.get("param_schedulers", [])
         ]
+        sign(checkpoint, getattr(runner, "made_by", ""))
 
 
 class Divergence(Hook):

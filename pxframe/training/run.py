@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from pxframe.base.files import replacing
@@ -47,14 +51,34 @@ class Setting:
 
 
 def close(runner: Any) -> None:
-    """Close the runner's log, which mmengine would keep open until the process ends."""
+    """Free what a runner holds: its log's file, mmengine's record of it, and the memory of its model."""
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.close()
+    for cls in (MMLogger, MessageHub, Visualizer, DefaultScope):
+        cls._instance_dict.pop(runner.experiment_name, None)
+    gc.collect()  # hooks, loops and runner refer to each other in circles
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def remove_checkpoints(work_dir: Path, keep: bool = False) -> None:
+    """Delete the checkpoints of a finished run, unless they are to be kept; ``model.pth`` stays."""
+    if keep:
+        return
+    for pattern in ("epoch_*.pth", "fitted.pth", "last_checkpoint"):
+        for path in work_dir.glob(pattern):
+            path.unlink()
 
 
 def train(
-    setting: Setting, title: str, task: Task, backbone: nn.Module, ticket: Ticket | None, work_dir: Path
+    setting: Setting,
+    title: str,
+    task: Task,
+    backbone: nn.Module,
+    ticket: Ticket | None,
+    work_dir: Path,
+    made_by: str = "",
 ) -> dict[str, Any]:
     """Train ``backbone`` in place on ``task``, evaluate it, and write what was trained to ``model.pth``.
 
@@ -62,6 +86,7 @@ def train(
         title: of the progress bar and the recorded curves.
         ticket: its pruned weights are kept at zero; None trains all weights.
         work_dir: folder of this run alone.
+        made_by: digest of what makes this run; a checkpoint of another is not resumed from.
 
     Returns:
         ``metric``, ``value``, ``metrics``, ``seconds``, ``epochs``, and ``diverged``: the first epoch whose loss was
@@ -71,6 +96,7 @@ def train(
     provider = setting.provider
     classifier, place = provider.classifier(backbone), provider.place(backbone)  # before the task strips it
     runner = setting.runner(task, backbone, work_dir, resume=setting.resume)
+    runner.made_by = made_by
     if ticket is not None:
         runner.register_hook(TicketHook(ticket, classifier))
     divergence = Divergence()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import master_only
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
@@ -22,6 +23,7 @@ from pxframe.base.errors import PxframeError
 from pxframe.base.files import replacing
 from pxframe.base.undisturbed import seeded
 from pxframe.base.versions import checked_device
+from pxframe.training.checkpoints import read_checkpoint
 
 CHECKPOINT = "epoch_{}.pth"
 _serial = count()
@@ -59,6 +61,8 @@ class TaskRunner(Runner):
     """
 
     _has_loaded: bool
+    #: Digest of what makes this run, kept in its checkpoints; one with another is not resumed from.
+    made_by: str = ""
 
     def __init__(
         self, *, device: str, seed: int, scope: str = "mmengine", log_level: str = "WARNING", **options: Any
@@ -92,13 +96,14 @@ class TaskRunner(Runner):
         # channels_last: a quarter faster on a CPU, more on a GPU's matrix units
         return revert_sync_batchnorm(model.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
+    @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         with replacing(Path(out_dir) / filename) as scratch:
             super().save_checkpoint(out_dir, scratch.name, *args, **kwargs)
 
     def load_checkpoint(self, filename: str, *_: Any, **__: Any) -> dict:
         """Load one of this class's checkpoints, strictly."""
-        checkpoint = _read(filename)
+        checkpoint = read_checkpoint(filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
             self.model.load_state_dict(checkpoint["state_dict"])
@@ -118,10 +123,11 @@ class TaskRunner(Runner):
             scratch.unlink()
         for path in self._checkpoints() if self._resume else ():
             try:
-                _read(path)
-            except Exception as error:  # damage shows as whatever the bytes lead the reader to
-                cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-                self.logger.warning(f"ignoring {path}, which cannot be read: {cause}")
+                made_by = read_checkpoint(path)["meta"]["made_by"]
+                if made_by != self.made_by:
+                    raise PxframeError("it is of another run")
+            except PxframeError as error:
+                self.logger.warning(f"ignoring {path}: {error}")
             else:
                 self.resume(str(path), map_location="cpu")
                 return
@@ -161,7 +167,3 @@ class TaskRunner(Runner):
 def _is_news(record: logging.LogRecord) -> bool:
     """Not mmengine's warning that it uses what it has deprecated itself."""
     return "will be deprecated in future" not in record.getMessage()
-
-
-def _read(path: str | Path) -> dict[str, Any]:
-    return torch.load(path, map_location="cpu", weights_only=True)

@@ -48,6 +48,7 @@ class Segmentation(pxframe.TrainedTask):
     name, metric = "segmentation", "mIoU"
     root_key = "data_root"
     transform_key = "pipeline"
+    packages = ("mmsegmentation",)
 
     head: Mapping[str, Any]
     batch_size: int = 16

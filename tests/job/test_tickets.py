@@ -1,36 +1,39 @@
-"""Variants of a job, provenance, and which images are scored on."""
+"""Making tickets in a job: provenance, modes, the images scored on, and what survives a stop."""
 
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pxframe.base.errors import PxframeError
-from pxframe.job import tickets as ticketing
-from pxframe.job.cells import method_of, random_ticket, variants
-from pxframe.job.job import Job, Scoring
-from pxframe.job.tickets import describe, same_weights, with_weights
+from pxframe.job import tickets as module
+from pxframe.job.config import JobConfig, Prune
+from pxframe.job.job import Job, ScoredOn
+from pxframe.job.prunings import prunings
+from pxframe.job.tickets import describe, make_tickets, same_weights, with_weights
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.drawing import drawn
 from pxframe.training.hooks import TicketHook
+
+
+class Task:
+    """Gives one batch, and counts how often it is asked."""
+
+    reads = 0
+
+    def batches(self, samples, batch_size, *, seed):
+        self.reads += 1
+        return [(torch.rand(2, 4), torch.zeros(2, dtype=torch.long))]
 
 
 @pytest.fixture
 def job(tmp_path):
-    return Job((3,), "cpu", tmp_path, False, None, {}, None, {}, None, {})
-
-
-@pytest.mark.parametrize("kept", [0, 1, 37, 119, 120])
-def test_a_random_ticket_keeps_exactly_as_many(kept):
-    flat = torch.arange(120) < kept
-    like = Ticket({"a": flat[:100].view(10, 10), "b": flat[100:]})
-    made = random_ticket(like, 3)
-    assert made.kept == kept
-    assert {n: m.shape for n, m in made.masks.items()} == {n: m.shape for n, m in like.masks.items()}
-    again = random_ticket(like, 3)
-    assert all(torch.equal(made.masks[n], again.masks[n]) for n in made.masks)
+    config = JobConfig(
+        file="mine.py", backbone={"type": "cifar_resnet"}, tasks={}, prune=Prune(controls=[], data={"type": "x"})
+    )
+    scored_on = ScoredOn(Task(), {"type": "classification"}, 5, 2, "eval")
+    provider = SimpleNamespace(classifier=lambda model: "")
+    return Job(config, (3,), "cpu", tmp_path, True, provider, None, {}, scored_on, {})
 
 
 def test_a_ticket_knows_the_weights_it_was_made_from():
@@ -47,38 +50,6 @@ def ticket(kept, total=100, scorer="px", **options):
     return Ticket({"weight": torch.arange(total) < kept}, {"scorer": scorer}, **options)
 
 
-def test_one_random_ticket_for_each_size_and_sparser_ones_later():
-    made = {"px-98.00": ticket(2), "px-90.00": ticket(10), "snip-98.00": ticket(2), "snip-90.00": ticket(10)}
-    found = variants(made, seed=0)
-    assert list(found) == [
-        *("dense", "px-90.00", "snip-90.00", "random-90.00"),
-        *("px-98.00", "snip-98.00", "random-98.00"),
-    ]
-    assert found["dense"] is None
-    assert all(t is found[name] for name, t in made.items())
-    assert [found[f"random-{level}.00"].kept for level in (90, 98)] == [10, 2]
-
-
-def test_a_random_ticket_of_the_users_own_needs_no_other():
-    assert list(variants({"px-90.00": ticket(10), "random-90.00": ticket(10)}, 0)) == [
-        *("dense", "px-90.00", "random-90.00")
-    ]
-
-
-def test_random_tickets_have_the_same_names_for_every_seed_though_sizes_differ():
-    for sizes in ((40, 50), (41, 52)):
-        found = variants({f"{m}-50.00": ticket(n) for m, n in zip(("px", "snip"), sizes, strict=True)}, 0)
-        assert set(found) == {"dense", "px-50.00", "snip-50.00", "random-50.00", "random-like-snip-50.00"}
-        assert (found["random-50.00"].kept, found["random-like-snip-50.00"].kept) == sizes
-        assert method_of("random-like-snip-50.00", found["random-like-snip-50.00"]) == "random-like-snip"
-    assert method_of("px-rounds=1-50.00", found["px-50.00"]) == "px-rounds=1"
-    assert method_of("ticket", found["px-50.00"]) == "px"
-
-
-def test_one_ticket_goes_by_that_name():
-    assert list(variants({"px-90.00": ticket(10)}, 0)) == ["dense", "ticket", "random"]
-
-
 @pytest.mark.parametrize(
     ("transfer", "start", "trained_from"),
     [
@@ -89,7 +60,7 @@ def test_one_ticket_goes_by_that_name():
     ],
 )
 def test_which_weights_a_ticket_is_transferred_with(job, transfer, start, trained_from):
-    job.transfer = transfer
+    job.config.transfer = transfer
     model = torch.nn.Linear(2, 1)
     torch.nn.init.ones_(model.weight)
     mask = {"weight": torch.tensor([[True, False]])}
@@ -107,27 +78,93 @@ def test_which_weights_a_ticket_is_transferred_with(job, transfer, start, traine
     assert model.weight.tolist() == [[3.0, 0.0]]
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
-def test_scorers_see_the_mode_that_is_asked_for_and_no_dropout(job, monkeypatch, mode):
-    class Task:
-        def batches(self, samples, batch_size, *, seed):
-            return [(samples, batch_size, seed)]
+class Path(torch.nn.Module):
+    """timm's DropPath in short: off in evaluation mode, though it is no layer of torch's."""
 
-    def prune(model, batches, **_):
-        assert batches == [(5, 2, 3)]
-        assert [m.training for m in model] == [mode == "train", False]
+    def forward(self, x):
+        return x * torch.rand(()) if self.training else x
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_mode_is_that_of_batch_norms_alone(job, monkeypatch, mode):
+    def prune(model, batches, scorer, **_):
+        assert [m.training for m in model] == [mode == "train", False, False, False]
         return ticket(1)
 
-    monkeypatch.setattr(ticketing, "prune", prune)
-    job.scoring = Scoring(Task(), 5, 2, mode)
-    job.provider = SimpleNamespace(classifier=lambda model: "")
-    job.plans["mine-50.00"] = {}
-    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
-    assert ticketing.tickets(job, model, print)["mine-50.00"].kept == 1
+    monkeypatch.setattr(module, "prune", prune)
+    job.scored_on = ScoredOn(Task(), {"type": "classification"}, 5, 2, mode)
+    job.prunings = prunings(Prune(scorer="magnitude", sparsity=0.5, controls=[]))
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout(), Path(), torch.nn.Linear(2, 2))
+    assert make_tickets(job, model, print)["magnitude-50.00"].kept == 1
+
+
+def test_the_images_are_read_once_for_all_prunings_of_a_seed(job):
+    job.prunings = prunings(Prune(scorer=["snip", "px", "synflow"], sparsity=[0.1, 0.2, 0.3]))
+    made = make_tickets(
+        job, torch.nn.Sequential(torch.nn.Linear(4, 30), torch.nn.ReLU(), torch.nn.Linear(30, 3)), print
+    )
+    assert len(made) == 13
+    assert job.scored_on.task.reads == 1
+
+
+def test_a_random_ticket_has_the_granularity_of_the_one_it_stands_beside(job):
+    job.prunings = prunings(Prune(scorer=[{"type": "magnitude", "granularity": "2:4"}, "magnitude"], sparsity=0.5))
+    made = make_tickets(job, torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 8)), print)
+    groups = torch.cat([m.view(-1, 4).sum(1) for m in made["random-granularity=2_4-50.00"].masks.values()])
+    assert groups.tolist() == [2] * 24
+
+
+def test_tickets_of_other_weights_settings_or_damaged_ones_are_made_again(job):
+    job.prunings = prunings(Prune(scorer="magnitude", sparsity=0.5, controls=[]))
+    model, said = torch.nn.Linear(4, 4), []
+    file = job.folder / "tickets" / "magnitude-50.00.safetensors"
+    (first,) = make_tickets(job, model, said.append).values()
+    (again,) = make_tickets(job, model, said.append).values()
+    assert torch.equal(first.masks["weight"], again.masks["weight"])
+    assert len(said) == 1
+    with torch.no_grad():
+        model.weight.neg_().add_(torch.randn(4, 4))
+    (other,) = make_tickets(job, model, said.append).values()
+    assert "weights was" in said[1]
+    assert same_weights(other, model)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    make_tickets(job, model, said.append)
+    assert "damaged" in said[3]
+    assert Ticket.load(file).kept == 8
+
+
+def test_trainings_of_a_scorer_that_trains_are_not_repeated_after_a_stop(job, monkeypatch):
+    """Stopped in the third of four trainings, the job does two more, and ends with the same ticket."""
+    trained = []
+
+    def train_between(setting, task, model, ticket, work_dir, start, stop, backbone):
+        if len(trained) == 2 and not resumed:
+            raise KeyboardInterrupt
+        trained.append(int(ticket.kept))
+        with torch.no_grad():
+            model.weight.add_(0.01 * torch.arange(16.0).view(4, 4)).mul_(ticket.masks["weight"])
+
+    monkeypatch.setattr(module, "train_between", train_between)
+    job.prunings = prunings(Prune(scorer={"type": "imp", "rounds": 4}, sparsity=0.75, controls=[]))
+    model, resumed = torch.nn.Linear(4, 4), True
+    (whole,) = make_tickets(job, model, print).values()
+    assert trained == [16, 11, 8, 6]
+    (job.folder / "tickets" / "imp-rounds=4-75.00.safetensors").unlink()
+    assert not list((job.folder / "tickets").iterdir())
+    trained.clear()
+    resumed = False
+    with pytest.raises(KeyboardInterrupt):
+        make_tickets(job, model, print)
+    resumed = True
+    (again,) = make_tickets(job, model, print).values()
+    assert trained == [16, 11, 8, 6]
+    assert torch.equal(whole.masks["weight"], again.masks["weight"])
 
 
 def test_weights_of_a_ticket_s_own_need_a_task_to_train_on(job):
-    job.transfer = "mask+weights"
+    job.config.transfer = "mask+weights"
     with pytest.raises(PxframeError, match="carries no weights, and there is no 'pretrain'"):
         with_weights(job, "px", ticket(1), torch.nn.Linear(2, 1), print)
 
@@ -137,10 +174,6 @@ def test_describe_names_emptied_layers():
     assert describe(ticket) == "px kept 1 of 3 weights (66.67% sparse); nothing left of b"
 
 
-def test_images_are_drawn_evenly_over_classes_by_seed():
-    labels = [0] * 500 + [1] * 30 + [2] * 5
-    chosen = drawn(len(labels), 21, labels, seed=0)
-    assert len(set(chosen)) == 21
-    assert Counter(labels[i] for i in chosen) == {0: 8, 1: 8, 2: 5}
-    assert drawn(len(labels), 21, labels, seed=0) == chosen != drawn(len(labels), 21, labels, seed=1)
-    assert len(drawn(5, 21, None, seed=0)) == 5
+def test_describe_names_left_dense_and_collapsed():
+    made = Ticket({"a": torch.tensor([True])}, {"scorer": "px", "left_dense": ["pos"], "collapsed": "no path"})
+    assert describe(made) == "px kept 1 of 1 weights (0.00% sparse); not prunable, left dense: pos; collapsed: no path"

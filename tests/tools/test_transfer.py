@@ -18,10 +18,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import pxframe
 from pxframe.job.config import load_config
 from pxframe.job.job import Job
-from pxframe.job.stages import pretrained
+from pxframe.job.stages import pretrain
 from pxframe.ticket.ticket import Ticket
-from pxframe_tools import cli, prune, transfer
+from pxframe_tools import cli
 
+TICKET = "px-rounds=5-80.00"
 CONFIG = """
 _data = {data!r}
 _load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
@@ -99,7 +100,7 @@ def test_results_and_table(finished):
     work, done = finished
     table = rows(work)
     assert [(r["task"], r["variant"]) for r in table] == [
-        (task, variant) for task in ("digits", "scenes") for variant in ("dense", "ticket", "random")
+        (task, variant) for task in ("digits", "scenes") for variant in ("dense", TICKET, "random-80.00")
     ]
     total = table[0]["prunable_total"]
     for row in table:
@@ -114,10 +115,9 @@ def test_results_and_table(finished):
 
 def test_pruned_weights_are_zero_in_the_trained_models(finished):
     work, _ = finished
-    ticket = Ticket.load(work / "tickets" / "px-80.00.safetensors")
-    for task, prefix in (("digits", "backbone."), ("scenes", "backbone.model.")):
-        newest = max((work / task / "ticket").glob("epoch_*.pth"), key=lambda p: p.stat().st_mtime)
-        state = torch.load(newest, weights_only=True)["state_dict"]
+    ticket = Ticket.load(work / "seed-0" / "tickets" / f"{TICKET}.safetensors")
+    for task, prefix in (("digits", ""), ("scenes", "backbone.")):
+        state = torch.load(work / "seed-0" / task / TICKET / "model.pth", weights_only=True)
         for name, mask in ticket.masks.items():
             assert (state[prefix + name][~mask] == 0).all()
             assert (state[prefix + name][mask] != 0).any()
@@ -125,10 +125,10 @@ def test_pruned_weights_are_zero_in_the_trained_models(finished):
 
 def test_a_trained_model_loads_without_this_library(finished):
     work, _ = finished
-    trained = torch.load(work / "digits" / "ticket" / "model.pth", weights_only=True)
+    trained = torch.load(work / "seed-0" / "digits" / TICKET / "model.pth", weights_only=True)
     network = pxframe.build_backbone({"type": "cifar_resnet", "depth": 8, "width": 4, "num_classes": 10})
     network.load_state_dict(trained)
-    for name, mask in Ticket.load(work / "tickets" / "px-80.00.safetensors").masks.items():
+    for name, mask in Ticket.load(work / "seed-0" / "tickets" / f"{TICKET}.safetensors").masks.items():
         if not name.startswith("linear."):
             assert (trained[name][~mask] == 0).all()
 
@@ -136,35 +136,35 @@ def test_a_trained_model_loads_without_this_library(finished):
 def test_a_finished_run_is_not_repeated(config, finished, capsys):
     work, _ = finished
     before = {p: p.stat().st_mtime_ns for p in work.rglob("result.json")}
-    assert transfer.main([config, "--work-dir", str(work), "--resume"]) == 0
+    assert cli.main(["transfer", config, "--work-dir", str(work), "--resume"]) == 0
     assert {p: p.stat().st_mtime_ns for p in work.rglob("result.json")} == before
     assert "in 0 s" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stop", ["pretrain", "scenes/ticket/epoch_1.pth"])
+@pytest.mark.parametrize("stop", ["pretrain", f"scenes/{TICKET}/epoch_1.pth"])
 def test_stopped_anywhere_and_resumed_ends_with_the_same_results(config, finished, tmp_path, stop):
     how = signal.SIGINT if stop == "pretrain" else signal.SIGKILL
     work = tmp_path / "work"
     command = [sys.executable, "tools/transfer.py", config, "--work-dir", str(work)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
         deadline = time.monotonic() + 120
-        while not (work / stop).exists() and running.poll() is None and time.monotonic() < deadline:
+        while not (work / "seed-0" / stop).exists() and running.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         running.send_signal(how)
         errors = running.communicate()[1]
-    assert (work / stop).exists()
+    assert (work / "seed-0" / stop).exists()
     assert not (work / "results.json").exists()
     if how is signal.SIGINT:
         assert running.returncode == 130
         assert errors == "stopped; the same command with --resume goes on from here\n"
-    assert transfer.main([config, "--work-dir", str(work), "--resume"]) == 0
+    assert cli.main(["transfer", config, "--work-dir", str(work), "--resume"]) == 0
     assert rows(work) == rows(finished[0])
 
 
 def test_a_backbone_read_back_is_the_one_that_was_trained(config, tmp_path):
     """Values, memory layout and mode: each would change what a scorer sees after a resume."""
     job = Job.from_config(load_config(config), work_dir=tmp_path / "work", tasks=[])
-    trained, read = pretrained(job, print), pretrained(job, print)
+    trained, read = pretrain(job, print), pretrain(job, print)
     assert trained is not read
     assert [m.training for m in trained.modules()] == [m.training for m in read.modules()]
     for (name, a), (_, b) in zip(trained.state_dict().items(), read.state_dict().items(), strict=True):
@@ -173,16 +173,16 @@ def test_a_backbone_read_back_is_the_one_that_was_trained(config, tmp_path):
 
 
 def test_a_ticket_made_earlier_is_taken(config, finished, tmp_path, capsys):
-    ticket = str(finished[0] / "tickets" / "px-80.00.safetensors")
-    arguments = [config, "--work-dir", str(tmp_path / "work"), "--ticket", ticket, "--tasks", "digits"]
-    assert transfer.main(arguments) == 0
+    ticket = str(finished[0] / "seed-0" / "tickets" / f"{TICKET}.safetensors")
+    arguments = ["transfer", config, "--work-dir", str(tmp_path / "work"), "--ticket", ticket, "--tasks", "digits"]
+    assert cli.main(arguments) == 0
     assert rows(tmp_path / "work") == [r for r in rows(finished[0]) if r["task"] == "digits"]
     assert "other weights" not in capsys.readouterr().out
 
 
 def test_prune_makes_the_same_ticket(config, finished, tmp_path):
-    assert prune.main([config, "--work-dir", str(tmp_path / "work")]) == 0
-    made, other = (w / "tickets" / "px-80.00.safetensors" for w in (tmp_path / "work", finished[0]))
+    assert cli.main(["prune", config, "--work-dir", str(tmp_path / "work")]) == 0
+    made, other = (w / "seed-0" / "tickets" / f"{TICKET}.safetensors" for w in (tmp_path / "work", finished[0]))
     assert made.read_bytes() == other.read_bytes()
 
 
@@ -191,15 +191,16 @@ def test_scorers_that_train_use_the_task_s_own_runner(config, finished, tmp_path
     options = [f"prune.scorer.type={scorer}", "prune.scorer.rounds=2"]
     if scorer == "ltr":
         options.append("prune.scorer.step=1")
-    assert prune.main([config, "--work-dir", str(tmp_path), "--cfg-options", *options]) == 0
-    ticket = Ticket.load(tmp_path / "tickets" / f"{scorer}-80.00.safetensors")
+    assert cli.main(["prune", config, "--work-dir", str(tmp_path), "--cfg-options", *options]) == 0
+    name = f"{scorer}-rounds=2" if scorer == "imp" else "ltr-rounds=2-step=1"
+    ticket = Ticket.load(tmp_path / "seed-0" / "tickets" / f"{name}-80.00.safetensors")
     assert ticket.kept == round(0.2 * ticket.total)
     assert bool(ticket.start) == (scorer == "ltr")
 
 
 def run(config, work, *options, tasks=("digits",)):
     options = ["tasks.digits.epochs=1", "tasks.scenes.epochs=1", "prune.samples=4", *options]
-    assert transfer.main([config, "--work-dir", str(work), "--tasks", *tasks, "--cfg-options", *options]) == 0
+    assert cli.main(["transfer", config, "--work-dir", str(work), "--tasks", *tasks, "--cfg-options", *options]) == 0
     return rows(work)
 
 
@@ -219,13 +220,13 @@ def test_every_seed_and_scorer_in_one_table_and_one_figure(config, finished, tmp
 
 def test_a_whole_model_is_pruned_with_its_head_as_training_begins_with_it(config, finished, tmp_path):
     table = run(config, tmp_path, "prune.whole=True", "prune.scorer=magnitude", "prune.sparsity=0.01", tasks=["scenes"])
-    ticket = Ticket.load(tmp_path / "tickets" / "scenes" / "magnitude-1.00.safetensors")
+    ticket = Ticket.load(tmp_path / "seed-0" / "tickets" / "scenes" / "magnitude-1.00.safetensors")
     assert any(n.startswith("decode_head.") for n in ticket.masks)
     assert any(n.startswith("backbone.model.layer1.") for n in ticket.masks)
     assert ticket.kept == round(0.99 * ticket.total) == table[1]["prunable_left"] == table[2]["prunable_left"]
     # mmseg draws its last layer anew when training begins, from a normal distribution of deviation 0.01
     assert ticket.density_per_layer()["decode_head.conv_seg.weight"] < 0.95
-    state = torch.load(tmp_path / "scenes" / "ticket" / "epoch_1.pth", weights_only=True)["state_dict"]
+    state = torch.load(tmp_path / "seed-0" / "scenes" / "magnitude-1.00" / "model.pth", weights_only=True)
     assert all((state[name][~mask] == 0).all() for name, mask in ticket.masks.items())
 
 
@@ -244,31 +245,31 @@ def test_curves_go_to_the_back_ends_of_the_config(config, finished, tmp_path):
     curves.write_text(Path(config).read_text() + 'vis_backends = [dict(type="TensorboardVisBackend")]\n')
     table = run(str(curves), tmp_path, "prune.scorer=magnitude")
     for row in table:
-        board = EventAccumulator(str(tmp_path / "digits" / row["variant"] / "vis_data")).Reload()
+        board = EventAccumulator(str(tmp_path / "seed-0" / "digits" / row["variant"] / "vis_data")).Reload()
         assert board.Scalars("test accuracy")[0].value == pytest.approx(row["value"])
         (loss,) = board.Scalars("loss")
         assert loss.step == 1
-        log = (tmp_path / "digits" / row["variant"] / "train.log").read_text()
+        log = (tmp_path / "seed-0" / "digits" / row["variant"] / "train.log").read_text()
         assert f"loss {loss.value:.4f}" in log
 
 
 def test_a_mask_goes_with_the_weights_it_was_trained_to(config, finished, tmp_path):
     run(config, tmp_path, "transfer=mask+weights", "prune.scorer=magnitude")
-    for variant in ("ticket", "random"):
-        ticket = Ticket.load(tmp_path / "tickets" / f"{variant}+weights.safetensors")
-        trained = torch.load(tmp_path / "pretrain" / variant / "model.pth", weights_only=True)
+    for variant in ("magnitude-80.00", "random-80.00"):
+        ticket = Ticket.load(tmp_path / "seed-0" / "tickets" / f"{variant}+weights.safetensors")
+        trained = torch.load(tmp_path / "seed-0" / "pretrain" / variant / "model.pth", weights_only=True)
         for name, mask in ticket.masks.items():
             assert torch.equal(ticket.start[name], trained[name])
             assert (ticket.start[name][~mask] == 0).all()
-    dense = load_file(tmp_path / "pretrained.safetensors")
+    dense = load_file(tmp_path / "seed-0" / "pretrained.safetensors")
     assert not torch.equal(dense["conv1.weight"] * ticket.masks["conv1.weight"], ticket.start["conv1.weight"])
 
 
 def test_a_whole_model_is_trained_by_scorers_that_train(config, finished, tmp_path):
     """The largest weights of the dense model that the same job trains are those that the ticket keeps."""
     run(config, tmp_path, "prune.whole=True", "prune.scorer=magnitude_after_training", "prune.sparsity=0.5")
-    ticket = Ticket.load(tmp_path / "tickets" / "digits" / "magnitude_after_training-50.00.safetensors")
-    state = torch.load(tmp_path / "digits" / "dense" / "epoch_1.pth", weights_only=True)["state_dict"]
+    ticket = Ticket.load(tmp_path / "seed-0" / "tickets" / "digits" / "magnitude_after_training-50.00.safetensors")
+    state = torch.load(tmp_path / "seed-0" / "digits" / "dense" / "model.pth", weights_only=True)
     assert "head.weight" in ticket.masks
     kept = torch.cat([state[n][m].abs() for n, m in ticket.masks.items()])
     pruned = torch.cat([state[n][~m].abs() for n, m in ticket.masks.items()])
@@ -281,19 +282,19 @@ def test_a_checkpoint_that_would_run_code_is_read_where_it_is_trusted_and_only_t
     options = ["--cfg-options", f"backbone.checkpoint={tmp_path / 'unsafe.pth'}", "prune.scorer=magnitude"]
     for flag, code in (([], 2), (["--trust-checkpoint"], 0), ([], 2)):
         work = str(tmp_path / f"work{len(list(tmp_path.iterdir()))}")
-        assert prune.main([config, "--work-dir", work, *flag, *options]) == code
+        assert cli.main(["prune", config, "--work-dir", work, *flag, *options]) == code
         refusal = capsys.readouterr().err
         assert ("--trust-checkpoint" in refusal) == (code == 2)
 
 
 def test_an_early_step_past_the_end_of_training_is_refused(config, finished, tmp_path, capsys):
     options = ["prune.scorer.type=ltr", "prune.scorer.step=5000"]
-    assert prune.main([config, "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
+    assert cli.main(["prune", config, "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
     assert "ask for an earlier one than 5000" in capsys.readouterr().err
 
 
 def test_show_and_list(finished, capsys):
-    ticket = finished[0] / "tickets" / "px-80.00.safetensors"
+    ticket = finished[0] / "seed-0" / "tickets" / f"{TICKET}.safetensors"
     assert cli.main(["show", str(ticket)]) == 0
     shown = capsys.readouterr().out
     assert "layer1.0.conv1.weight" in shown
@@ -336,7 +337,7 @@ def test_a_mistake_costs_one_line_and_exit_code_2(config, tmp_path, capsys, name
         done = subprocess.run([sys.executable, "tools/transfer.py", *command], capture_output=True, text=True)
         code, errors = done.returncode, done.stderr
     else:
-        code, errors = transfer.main(command), capsys.readouterr().err
+        code, errors = cli.main(["transfer", *command]), capsys.readouterr().err
     assert code == 2, errors
     lines = errors.splitlines()
     assert len(lines) == 1, errors

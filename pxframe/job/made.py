@@ -1,0 +1,135 @@
+"""What made a file: every stage of a job writes its recipe into its file, and compares it on every start.
+
+A recipe is all that a stage's outcome depends on: settings, seed, digests of what it starts from, versions. A file that
+is damaged, or was made by another recipe, is set aside and made again; it is never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pxframe.base.errors import PxframeError, some
+from pxframe.base.files import read_json, replacing, set_aside, write_json
+from pxframe.ticket.file import fingerprint
+
+Value = TypeVar("Value")
+Recipe = Mapping[str, Any]
+
+_KEY = "pxframe"
+
+
+def canonical(value: Any) -> Any:
+    """``value`` as JSON gives it back; what JSON does not know is written as text."""
+    return json.loads(json.dumps(value, sort_keys=True, default=str))
+
+
+def digest(value: Any) -> str:
+    """SHA-256, in hexadecimal, of a JSON-able value; the order of keys is moot."""
+    return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()
+
+
+def reuse(
+    file: Path,
+    recipe: Recipe,
+    read: Callable[[Path], tuple[Value, Any]],
+    root: Path,
+    say: Callable[[str], None],
+    belongings: Path | None = None,
+) -> Value | None:
+    """What an earlier run left in ``file``, if the same recipe made it; else None, and the file is set aside.
+
+    Args:
+        read: gives the file's value and the recipe in it; raises :class:`PxframeError` where it is damaged.
+        root: the job's folder; what is set aside goes to ``root/set-aside``.
+        say: told in one line why a file is not used.
+        belongings: the folder that is set aside with the file, where one belongs to it.
+    """
+    moved = belongings or file
+    if not file.exists():
+        return None
+    try:
+        value, found = read(file)
+        changed = differences(canonical(found), canonical(recipe))
+        reason = f"was made with other settings ({some(changed)})" if changed else ""
+    except PxframeError as error:
+        reason = str(error).replace(f"{file} ", "", 1)
+    if not reason:
+        return value
+    say(f"{file} {reason}; set aside as {set_aside(moved, root)}, and made again")
+    return None
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, as ``"task.epochs was 6, now 7"``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    if old == new:
+        return []
+    return [f"{path} was {_short(old)}, now {_short(new)}"] if path else ["it holds no recipe"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# --- a network's state ---
+
+
+def save_state(file: Path, state: Mapping[str, Tensor], recipe: Recipe) -> None:
+    """Write the tensors of a network by name, with what made them; tied tensors are written once for each name."""
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+    about = {"recipe": canonical(recipe), "sha256": fingerprint(tensors)}
+    with replacing(file) as scratch:
+        safetensors.torch.save_file(tensors, scratch, {_KEY: json.dumps(about, sort_keys=True)})
+
+
+def read_state(file: Path) -> tuple[dict[str, Tensor], Any]:
+    """The tensors in a file of :func:`save_state`, and the recipe.
+
+    Raises:
+        PxframeError: the file is damaged, or none of this function's.
+    """
+    try:
+        with safe_open(file, "pt") as opened:
+            about = json.loads((opened.metadata() or {})[_KEY])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
+        recipe, sha256 = about["recipe"], about["sha256"]
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+        raise PxframeError(f"{file} is damaged, or was not written by a job ({type(error).__name__})") from error
+    if fingerprint(tensors) != sha256:
+        raise PxframeError(f"{file} is damaged: its content does not match its sha256")
+    return tensors, recipe
+
+
+# --- a row of results ---
+
+
+def save_row(file: Path, row: Mapping[str, Any], recipe: Recipe) -> None:
+    """Write one row of results, with what made it."""
+    content = {"row": canonical(row), "recipe": canonical(recipe)}
+    write_json(file, {**content, "sha256": digest(content)})
+
+
+def read_row(file: Path) -> tuple[dict[str, Any], Any]:
+    """The row in a file of :func:`save_row`, and the recipe.
+
+    Raises:
+        PxframeError: the file is damaged or altered, or none of this function's.
+    """
+    found = read_json(file)
+    if not (isinstance(found.get("row"), dict) and "recipe" in found):
+        raise PxframeError(f"{file} is no result of a job")
+    content = {"row": found["row"], "recipe": found["recipe"]}
+    if digest(content) != found.get("sha256"):
+        raise PxframeError(f"{file} was altered: its content does not match its sha256")
+    return found["row"], found["recipe"]

@@ -1,0 +1,129 @@
+"""Which tickets a job makes: one for each scorer and level of sparsity, and the controls beside them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pxframe.base.errors import PxframeError, within
+from pxframe.job.config import Prune, listed
+from pxframe.job.made import digest
+from pxframe.plugin.registry import build, controls, default_scorer
+from pxframe.pruning.plan import Plan, split_settings
+from pxframe.ticket.ticket import Ticket
+
+#: What a control has in common with the ticket it is compared with; all else is its own.
+SHARED = ("sparsity", "scope", "distribution", "granularity", "exclude")
+_LONGEST = 100  # characters of a name, which is the name of a folder
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How one ticket is made.
+
+    Attributes:
+        name: of the ticket's file and of its rows: ``METHOD-LEVEL``.
+        method: the scorer's name, with the options and settings that the config gives for it alone, where they are not
+            its usual ones. So names stay what they are when other scorers join the job.
+        scorer: ``dict(type=NAME, **options)``.
+        own: the settings that the config gives for this scorer alone.
+        settings: all further arguments of :func:`pxframe.prune`, ``own`` included.
+        needs: what the scorer reads (:attr:`pxframe.Scorer.needs`).
+    """
+
+    name: str
+    method: str
+    scorer: Mapping[str, Any]
+    own: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    needs: str
+
+
+def prunings(prune: Prune) -> dict[str, Pruning]:
+    """Every ticket of a config by name, controls included: the densest first, controls behind what they are beside.
+
+    Raises:
+        PxframeError: an unknown scorer or option, values that do not go together, or two tickets of one name.
+    """
+    with within("prune"):
+        shared = prune.settings()
+        scorers = listed(default_scorer() if prune.scorer is None else prune.scorer)
+        levels = listed(prune.sparsity)
+        for key, values in {"sparsity": levels, "scorer": scorers}.items():
+            if not values:
+                raise PxframeError(f"{key!r} is an empty list")
+        found: dict[str, Pruning] = {}
+        for scorer in scorers:
+            config, own = split_settings(scorer)
+            for level in listed(own.pop("sparsity")) if "sparsity" in own else levels:
+                given = {**shared, **own, **({} if level is None else {"sparsity": level})}
+                pruning = _pruning(config, own, given)
+                if pruning.name in found:
+                    raise PxframeError(
+                        f"there would be two tickets {pruning.name!r}: a scorer or a sparsity is listed twice"
+                    )
+                found[pruning.name] = pruning
+        return _with_controls(found.values(), prune.controls)
+
+
+def controls_of(ticket: Ticket, prune: Prune, names: Iterable[str]) -> dict[str, Pruning]:
+    """The controls beside a ticket that was made elsewhere, by what its ``meta`` says of it.
+
+    Args:
+        names: of all parameters of the network; those that the ticket has no mask for are excluded.
+    """
+    made: dict[str, Any] = {key: ticket.meta[key] for key in SHARED[1:4] if key in ticket.meta}
+    whole_units = isinstance(made.get("granularity"), Mapping) and "sparsity_asked" in ticket.meta
+    made["sparsity"] = ticket.meta["sparsity_asked"] if whole_units else ticket.sparsity
+    made["exclude"] = [name for name in names if name not in ticket.masks]
+    beside = Pruning("", "", {}, {}, made, "nothing")
+    with within("prune"):
+        found = _with_controls([beside], prune.controls)
+    del found[""]
+    return found
+
+
+def _pruning(scorer: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, Any]) -> Pruning:
+    method = build("scorer", scorer)
+    plan = Plan.of(method, given)
+    settings = {key: getattr(plan, key) for key in ("sparsity", "rounds", "schedule", "scope", "distribution")}
+    settings |= {key: value for key, value in {**method.defaults, **given}.items() if key in ("granularity", "exclude")}
+    usual = {name: p.default for name, p in inspect.signature(type(method)).parameters.items()}
+    usual |= {**method.defaults, "rounds": method.rounds}
+    told = {**{key: value for key, value in scorer.items() if key != "type"}, **own}
+    label = _label(method.name, {key: value for key, value in told.items() if key not in usual or usual[key] != value})
+    # A scorer with a sparsity of its own makes one ticket, whatever the levels of the others.
+    name = label if "sparsity" not in given else f"{label}-{100 * settings['sparsity']:.2f}"
+    return Pruning(name, label, dict(scorer), dict(own), settings, method.needs)
+
+
+def _with_controls(found: Iterable[Pruning], names: Sequence[str] | None) -> dict[str, Pruning]:
+    every = {p.name: p for p in found}
+    for beside in list(every.values()):
+        for name in controls() if names is None else names:
+            method = build("scorer", name)
+            # A control with a sparsity of its own, like the dense network, is one for all: it shares what the job sets.
+            ignored = {*method.defaults, *(beside.own if "sparsity" in method.defaults else ())}
+            given = {k: v for k, v in beside.settings.items() if k in SHARED and k not in ignored}
+            own = {k: v for k, v in beside.own.items() if k in given}
+            control = _pruning({"type": name}, own, given)
+            every.setdefault(control.name, control)
+    return {p.name: p for p in sorted(every.values(), key=lambda p: round(p.settings["sparsity"], 3))}
+
+
+def _label(name: str, options: Mapping[str, Any]) -> str:
+    """``name-key=value-...``, fit for the name of a file."""
+    text = "-".join([name, *(f"{key}={_text(value)}" for key, value in options.items())])
+    text = re.sub(r"[^A-Za-z0-9_.+=-]+", "_", text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 9]}-{digest(dict(options))[:8]}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "+".join(_text(v) if k == "type" else f"{k}={_text(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return "+".join(map(_text, value))
+    return str(value)
