@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -27,6 +28,9 @@ class Scorer:
     rounds: ClassVar[int] = 1
     #: True when weights pruned in an earlier round may return.
     revives: ClassVar[bool] = False
+    #: Settings of :func:`pxframe.prune` when the user gives none: any of ``sparsity``, ``rounds``, ``schedule``,
+    #: ``scope``, ``distribution``, ``granularity`` and ``exclude``.
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def score(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """A score per prunable weight, higher is kept.
