@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,11 +29,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+def derived_seed(seed: int, consumer: str) -> int:
+    """A seed for one ``consumer`` of random numbers, independent of ``seed`` itself and of every other consumer's.
+
+    Two generators that start from the same seed give the same numbers. If a network and its random mask were drawn
+    so, the mask would keep the largest weights.
+    """
+    sequence = np.random.SeedSequence([seed % 2**64, zlib.crc32(consumer.encode())])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def stream(seed: int, consumer: str) -> torch.Generator:
+    """A CPU generator for one ``consumer``, seeded by :func:`derived_seed`."""
+    return torch.Generator().manual_seed(derived_seed(seed, consumer))
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
-    """Python's, NumPy's and torch's generators start from ``seed`` inside the block and are put back after it.
+    """Seed Python's, NumPy's and torch's generators inside the block, and restore their states after it.
 
-    Gives a CPU generator of the same seed for draws that must not depend on the device.
+    Gives a CPU generator with a stream of its own, for draws that must not depend on the device.
     """
     python, numpy = random.getstate(), np.random.get_state()
     devices = [device] if device.type == "cuda" else []
@@ -41,7 +57,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
             torch.manual_seed(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)
-            yield torch.Generator().manual_seed(seed)
+            yield stream(seed, "seeded")
         finally:
             random.setstate(python)
             np.random.set_state(numpy)

@@ -109,7 +109,12 @@ class _Network:
         trace = self._trace
         if node in trace.paths:
             step = Step(node, self._reading, self.paths, self._values, self._fixed, trace, self._reuse.get(node))
-            self.paths[node] = rule_of(node)(step)
+            value = rule_of(node)(step)
+            if self._reading.after is not None:
+                after = self._reading.after
+                parts = [after(part) if isinstance(part, Scaled) else part for part in _listed(value)]
+                value = parts if isinstance(value, (list, tuple)) else parts[0]
+            self.paths[node] = value
         elif node in trace.factors and not self._reading.replay:
             self._open[node] = open_factor(node, trace.active, self._without_data, self._like)
 
@@ -148,6 +153,10 @@ class _Network:
         if node in self._trace.tensors:
             return self._trace.tensors[node] in self._trace.parameters
         return any(self._has_parameter(source) for source in node.all_input_nodes)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
@@ -32,6 +32,7 @@ class Reading:
         exponents: by name, for weights given as mantissas of at most 1: the powers of two they are to be multiplied
             with. How far a value can grow is then known without looking at it.
         scales: kept from one use of the reading to the next: what BN nodes multiply by, mantissas and exponent.
+        after: applied to the path value of every node; None: nothing is.
     """
 
     weights: Mapping[str, Tensor]
@@ -43,6 +44,7 @@ class Reading:
     ones: frozenset[str] = frozenset()
     exponents: Mapping[str, Tensor] = field(default_factory=dict)
     scales: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    after: Callable[[Any], Any] | None = None
 
 
 def powered(value: Tensor, power: int) -> Tensor:

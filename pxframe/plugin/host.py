@@ -37,10 +37,14 @@ class Registrar:
 
     def __init__(self) -> None:
         self.claims: list[tuple[str, str, type]] = []
+        self.default: str | None = None
 
-    def scorer(self, cls: type) -> type:
-        """Register a :class:`pxframe.Scorer` subclass under its ``name``."""
-        return self._claim("scorer", cls, "score")
+    def scorer(self, cls: type, default: bool = False) -> type:
+        """Register a :class:`pxframe.Scorer` subclass under its ``name``; ``default``: used where none is named."""
+        self._claim("scorer", cls, "score")
+        if default:
+            self.default = cls.name  # type: ignore[attr-defined]
+        return cls
 
     def backbone(self, cls: type) -> type:
         """Register a :class:`pxframe.Backbone` provider under its ``name``."""
@@ -66,6 +70,7 @@ class Host:
         self.blocked = frozenset(blocked)
         self.failures: list[Failure] = []
         self.conflicts: dict[tuple[str, str], list[str]] = {}
+        self.default: str | None = None
         self._owners: dict[tuple[str, str], str] = {}
         self._distributions: dict[tuple[str, str], str] = {}
         self._loaded = False
@@ -136,6 +141,7 @@ class Host:
         registrar = Registrar()
         trial.hook.pxframe_register(register=registrar)
         self.manager.register(plugin, name=f"{point.name} = {point.value} ({_owner(point)})")
+        self.default = registrar.default or self.default
         return registrar.claims
 
     def _settle(self, registry: Registry, kind: str, name: str, cls: type, owner: str) -> None:

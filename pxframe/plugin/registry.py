@@ -30,6 +30,15 @@ def scorers() -> list[str]:
     return names("scorer")
 
 
+def default_scorer() -> str:
+    """Name of the scorer that is used where the user names none."""
+    _load()
+    default = host().default
+    if default is None:
+        raise PxframeError(f"no plug-in registered a default scorer; name one of {', '.join(names('scorer'))}")
+    return default
+
+
 def backbones() -> list[str]:
     """Names of the registered backbone providers."""
     return names("backbone")

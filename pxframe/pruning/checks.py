@@ -1,37 +1,36 @@
-"""What must hold after every round, and the errors when it does not."""
+"""What must hold before a prune and after every round, and the messages when it does not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pxframe.base.errors import PxframeError, some
+from pxframe.pruning.granularity import Granularity
+from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-def check_scores(scores: Mapping[str, Tensor], entries: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Scores in the order of ``entries``, as the contract wants them: one an entry, of their shape, finite.
+
+def check_scores(scores: Any, entries: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return the scores in the order of ``entries``: one for each entry, of its shape and on its device, all finite.
 
     Raises:
-        PxframeError: naming ``where`` (scorer and round) and the layer.
+        PxframeError: names ``where`` (scorer and round) and the layer.
     """
+    if not isinstance(scores, Mapping):
+        raise PxframeError(f"{where}: scores must be a dict of tensors by parameter name, got {type(scores).__name__}")
     for name, entry in entries.items():
         if name not in scores:
             raise PxframeError(f"{where}: no score for {name!r}")
-        score = scores[name]
-        if score.shape != entry.shape:
-            raise PxframeError(
-                f"{where}: the score of {name!r} has shape {tuple(score.shape)}, and should have {tuple(entry.shape)}"
-            )
-        if score.device != entry.device:
-            raise PxframeError(f"{where}: the score of {name!r} is on {score.device}, its weight on {entry.device}")
-        if not score.is_floating_point():
-            raise PxframeError(f"{where}: the score of {name!r} is {score.dtype}, and should be floating-point")
+        _check_score(scores[name], entry, f"{where}: the score of {name!r}")
     checked = {name: scores[name].detach() for name in entries}
-    # One question to the device for all layers; amax hands on NaN.
+    # One question to the device for all layers; amax propagates NaN.
     if not bool(torch.stack([torch.isfinite(s.abs().amax()) for s in checked.values() if s.numel()]).all()):
         for name, score in checked.items():
             bad = int((~torch.isfinite(score)).sum())
@@ -40,45 +39,102 @@ def check_scores(scores: Mapping[str, Tensor], entries: Mapping[str, Tensor], wh
     return checked
 
 
+def _check_score(score: Any, entry: Tensor, which: str) -> None:
+    if not isinstance(score, Tensor):
+        raise PxframeError(f"{which} must be a tensor, got {type(score).__name__}")
+    if score.layout != torch.strided:
+        raise PxframeError(f"{which} is {score.layout}, and must be a dense tensor: call .to_dense()")
+    if score.shape != entry.shape:
+        raise PxframeError(f"{which} has shape {tuple(score.shape)}, and should have {tuple(entry.shape)}")
+    if score.device != entry.device:
+        raise PxframeError(f"{which} is on {score.device}, its weight on {entry.device}")
+    if score.dtype not in _DTYPES:
+        raise PxframeError(f"{which} is {score.dtype}, and should be floating-point of 16, 32 or 64 bits")
+
+
 def emptied(masks: Mapping[str, Tensor]) -> list[str]:
     """Names of the layers with nothing kept."""
-    return [name for name, mask in masks.items() if not mask.any()]
+    return [name for name, mask in masks.items() if mask.numel() and not mask.any()]
 
 
-def check_connected(net: Net, inputs: Tensor, where: str) -> None:
-    """Stop when no output of the masked network, in eval mode, depends on its input any more.
+def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor], keep: int) -> str:
+    """Say so if more candidates score exactly 0 than must go until ``keep`` are left; else the empty string."""
+    counts = [torch.stack([((s == 0) & candidates[n]).sum(), candidates[n].sum()]) for n, s in scores.items()]
+    zeros, totals = torch.stack(counts).T.tolist()  # one question to the device
+    surplus = sum(totals) - keep
+    if not 0 < surplus < sum(zeros):
+        return ""
+    layers = [name for name, number in zip(scores, zeros, strict=True) if number]
+    return (
+        f"{sum(zeros)} scores are exactly 0 (in {some(layers)}) and only {surplus} entries are to be pruned: "
+        f"their position decides among them, not the scorer"
+    )
 
-    Looks at the gradient by the input: it is exactly zero only when every path is cut, or closed by its gates on this
-    input. So one of the user's samples is tried, and only if that fails more of them and random ones.
 
-    Raises:
-        PxframeError: naming the layers with nothing kept, or else those that no path goes through.
+def check_outputs_first(unit: Granularity, model: nn.Module, net: Net, inputs: Tensor | None) -> None:
+    """Refuse layers whose weights have their inputs in the first dimension, if ``unit`` takes it for the outputs.
+
+    Transposed convolutions are known by their class; ``x @ weight`` is seen only where there are ``inputs``.
+    """
+    if not unit.outputs_first:
+        return
+    paths = [p for p, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvTransposeNd)]
+    turned = [name for name in net.masks if any(name.startswith(f"{p}." if p else "") for p in paths)]
+    if inputs is not None and not turned:
+        turned = [name for name in inputs_first(net.trace(inputs[:1])) if name in net.masks]
+    if turned:
+        raise PxframeError(
+            f"granularity {unit.name!r}: {some(turned)} has its inputs, not its outputs, in the first dimension "
+            f"(a transposed convolution, or x @ weight); exclude it"
+        )
+
+
+def collapse(net: Net, inputs: Tensor) -> str:
+    """Say why no output of the masked network, in eval mode, depends on its input; the empty string if one does.
+
+    The gradient by the input is exactly zero only if every path is cut, or closed by its gates on this input. So one of
+    the user's samples is tried first, and only if its gradient is zero more of them and random ones.
     """
     if not inputs.is_floating_point():
-        return
-    samples = inputs[:8].detach()
-    if _gradients(net, samples[:1], [])[0]:
-        return
-    noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0)).to(samples)
-    reached: set[str] = set()
-    for x in (samples, noise * samples.std(correction=0).clamp(min=1.0)):
-        by_input, by_weight = _gradients(net, x, list(net.masks))
-        if by_input:
-            return
-        reached |= by_weight
+        return ""
+    connected, reached = _connected(net, net.masked(), inputs)
+    if connected:
+        return ""
+    if not _connected(net, net.weights, inputs)[0]:
+        zero = [n for n, p in net.parameters.items() if not n.endswith("bias") and p.numel() and not p.any()]
+        cause = f"{some(zero)} is zero throughout" if zero else "no path leads through it in eval mode"
+        return (
+            f"the network's output does not depend on its input even before pruning: {cause}; "
+            f"give the model other values before it is pruned"
+        )
     empty = emptied(net.masks)
     cut = empty or [name for name in net.masks if name not in reached]
     what = "nothing is left of" if empty else "no path goes through"
-    raise PxframeError(
-        f"{where}: the network's output no longer depends on its input: {what} {some(cut)}; "
+    return (
+        f"the network's output no longer depends on its input: {what} {some(cut)}; "
         f"ask for a lower sparsity, more rounds or another scorer"
     )
 
 
-def _gradients(net: Net, x: Tensor, names: list[str]) -> tuple[bool, set[str]]:
+def _connected(net: Net, weights: Mapping[str, Tensor], inputs: Tensor) -> tuple[bool, set[str]]:
+    """Whether any output depends on the input, and names of the weights some output depends on."""
+    samples = inputs[:8].detach()
+    if _gradients(net, weights, samples[:1], names=[])[0]:
+        return True, set()
+    noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0)).to(samples)
+    reached: set[str] = set()
+    for x in (samples, noise * samples.std(correction=0).clamp(min=1.0)):
+        by_input, by_weight = _gradients(net, weights, x, list(net.masks))
+        if by_input:
+            return True, set()
+        reached |= by_weight
+    return False, reached
+
+
+def _gradients(net: Net, weights: Mapping[str, Tensor], x: Tensor, names: list[str]) -> tuple[bool, set[str]]:
     """Whether any output has a gradient by the input ``x``, and by which of the named weights' kept entries."""
     x = x.clone().requires_grad_()
-    weights = net.masked()
+    weights = {name: weight.detach().clone() for name, weight in weights.items()} if names else dict(weights)
     leaves = [weights[name].requires_grad_() for name in names]
     with torch.enable_grad(), net.evaluating():
         outputs = [t for t in pytree.tree_leaves(net(x, weights)) if isinstance(t, Tensor) and t.requires_grad]

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pxframe.base.bars import Bar
-from pxframe.base.errors import PxframeError, near, within
-from pxframe.base.undisturbed import seeded
+from pxframe.base.errors import PxframeError, blaming
+from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.versions import versions
+from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
-from pxframe.plugin.registry import build
-from pxframe.pruning.checks import check_connected, check_scores, emptied
-from pxframe.pruning.granularity import Granularity, build_granularity
+from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
+from pxframe.pruning.checks import check_outputs_first, check_scores, collapse, emptied, tied_at_zero
+from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
+from pxframe.pruning.precision import full_precision
+from pxframe.pruning.ranks import from_first_rank
+from pxframe.pruning.refit import REFITS
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.flops import macs
 from pxframe.scoring.net import Loss, Net, Train
@@ -29,13 +32,11 @@ from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
 
-AnyScorer = str | Mapping[str, Any] | Scorer
-
 
 def score(
     model: nn.Module,
     batches: Iterable[Any] | None,
-    scorer: AnyScorer = "px",
+    scorer: AnyScorer | None = None,
     masks: Mapping[str, Tensor] | None = None,
     loss: Loss | None = None,
     train: Train | None = None,
@@ -45,106 +46,135 @@ def score(
     """Score every prunable weight once. The model and the caller's random states are left bit for bit as they were.
 
     Args:
-        model: any module made of torch operations, on any device, in the mode its loss is to be taken in.
+        model: any module made of torch operations, on any device, in the mode its loss is to be taken in. Data-parallel
+            and compiled modules are unwrapped, so names are those of the user's own module.
         batches: iterable of ``(input, target)`` pairs; None for scorers that need nothing.
-        scorer: a registered name, ``dict(type=NAME, **options)``, or a :class:`Scorer`.
-        masks: bool tensors by parameter name, true where kept; just these parameters are scored. Default: all
-            prunable ones, and all of them kept.
+        scorer: a registered name, ``dict(type=NAME, **options)`` or a :class:`Scorer`; default: the scorer that is
+            registered as the default. The dict may hold settings of :func:`prune` too; here only ``exclude`` counts.
+        masks: bool tensors by parameter name, true where kept. Only these parameters are scored. Default: all prunable
+            parameters, with nothing pruned.
         loss: ``loss(output, target) -> scalar``; default: cross-entropy.
-        train: ``train(model, ticket, start=0, stop=None)``, for scorers that need training: train ``model`` in place,
-            with what ``ticket`` prunes kept at zero (``ticket.guard``), from optimizer step ``start`` up to step
-            ``stop`` of its schedule (None: to the end), the same way every time.
-        seed: of every random draw.
+        train: ``train(model, ticket, start=0, stop=None)``, for scorers that need training. It trains ``model`` in
+            place, keeps the weights that ``ticket`` prunes at zero (``ticket.guard``), runs from optimizer step
+            ``start`` up to step ``stop`` of its schedule (None: to the end), and does the same every time.
+        seed: of every random draw. Draws are independent of a network drawn under ``torch.manual_seed(seed)``.
         options: the scorer's own.
 
     Returns:
-        a float tensor per prunable weight, of its shape; higher is kept.
+        a float tensor for each prunable weight, of its shape; weights with higher scores are kept.
 
     Raises:
         PxframeError: unknown scorer or option, missing data, masks that do not fit, or scores that are not finite.
     """
-    method = _build(scorer, options)
-    _check_train(method, train)
-    device = _device(model)
+    method, settings = build_scorer(scorer, options, train)
+    model = unwrapped(model)
+    device = device_of(model)
     data = Batches(batches, device)
-    with _plain_autograd(model), seeded(seed, device) as generator:
-        names = list(masks) if masks is not None else prunable(model, _example(method, data))
-        net = Net(model, _checked_masks(model, masks, names), loss, generator, train)
-        scores = method.score(net, data)
-        net.settle()
-        return check_scores(scores, net.weights, f"scorer {method.name!r}")
+    where = f"scorer {method.name!r}"
+    with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
+        names = list(masks or ())
+        if masks is None:
+            names = _prunable(model, example_of(method, data), Plan.of(method, settings).exclude)
+        net = Net(model, full_masks(model, names, masks), loss, generator, train)
+        with blaming(where):
+            scores = method.score(net, data)
+            net.settle()
+        return check_scores(scores, net.weights, where)
 
 
 def prune(
     model: nn.Module,
     batches: Iterable[Any] | None,
-    scorer: AnyScorer = "px",
+    scorer: AnyScorer | None = None,
     sparsity: float | None = None,
     rounds: int | None = None,
-    schedule: str = "exponential",
-    scope: str = "global",
-    distribution: str = "uniform",
-    granularity: str | Mapping[str, Any] | Granularity = "weight",
+    schedule: str | None = None,
+    scope: str | None = None,
+    distribution: str | None = None,
+    granularity: str | Mapping[str, Any] | Granularity | None = None,
     loss: Loss | None = None,
     train: Train | None = None,
-    exclude: Iterable[str] = (),
+    exclude: Iterable[str] | None = None,
     seed: int = 0,
+    allow_collapse: bool = False,
     **options: Any,
 ) -> Ticket:
     """Prune ``model`` before training and return the ticket; the model itself is left bit for bit as it was.
 
-    In round t of T the scorer scores the network masked so far, and exactly ``round(density_t * entries)`` are kept,
-    entries being weights, or channels. What is pruned in one round stays pruned, unless the scorer says it may return.
+    In round t of T the scorer scores the network masked so far, and exactly ``round(density_t * entries)`` entries are
+    kept. Entries are weights, or channels. What is pruned stays pruned, unless the scorer says it may return.
+
+    Settings left at None are taken from the scorer's config (``dict(type=NAME, rounds=3, ...)``), else from the
+    scorer's ``defaults``, else they are the defaults below. Where torch.distributed runs several ranks, every rank must
+    call this; all of them get the ticket of rank 0.
 
     Args:
         model, batches, scorer, loss, train, seed, options: as for :func:`score`.
         sparsity: share of prunable weights (or channels) to remove, in [0, 1); default: 0.982, and 1 - N/M for N:M.
         rounds: T; default: the scorer's own (100 for iterative methods, 1 for single-shot ones).
-        schedule: ``"exponential"`` or ``"linear"``.
-        scope: ``"global"``, one threshold over all layers, or ``"layer"``, one in each.
-        distribution: of the density over layers where ``scope="layer"``: ``"uniform"`` or ``"erk"``.
-        granularity: ``"weight"``, ``"channel"``, an N:M pattern (``"2:4"``), or ``dict(type=..., **options)`` with the
-            options of :mod:`pxframe.pruning.granularity`.
-        exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted.
+        schedule: ``"exponential"`` (the default) or ``"linear"``.
+        scope: ``"global"`` (the default), one threshold over all layers, or ``"layer"``, one in each.
+        distribution: of the density over layers if ``scope="layer"``: ``"uniform"`` (the default) or ``"erk"``.
+        granularity: ``"weight"`` (the default), ``"channel"``, an N:M pattern (``"2:4"``), or
+            ``dict(type=..., **options)`` with the options of :mod:`pxframe.pruning.granularity`.
+        exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted; default: none.
+        allow_collapse: give the ticket of a network whose output no longer depends on its input, with the reason in
+            ``ticket.meta["collapsed"]``, instead of an error.
 
     Raises:
-        PxframeError: bad arguments; scores that are not finite, or a network whose output no longer depends on its
-            input, naming scorer, round and layer.
+        PxframeError: bad arguments; a scorer that fails or gives scores that are not finite; a network that collapsed.
+            The message names scorer, round and layer.
     """
-    if isinstance(scorer, Mapping) and "rounds" in scorer:
-        scorer = dict(scorer)
-        own = scorer.pop("rounds")
-        rounds = own if rounds is None else rounds
-    method = _build(scorer, options)
-    _check_train(method, train)
-    unit = build_granularity(granularity)
-    plan = Plan(
-        unit.default_sparsity if sparsity is None else sparsity,
-        method.rounds if rounds is None else rounds,
-        schedule,
-        scope,
-        distribution,
-        unit,
-    )
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-    device = _device(model)
+    method, settings = build_scorer(scorer, options, train)
+    asked: dict[str, Any] = {"sparsity": sparsity, "rounds": rounds, "schedule": schedule, "scope": scope}
+    asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude}
+    plan = Plan.of(method, asked, settings)
+    model = unwrapped(model)
+    ticket = from_first_rank(lambda: _pruned(model, batches, method, plan, loss, train, seed, allow_collapse))
+    host().notify("pxframe_ticket_made", ticket=ticket)
+    return ticket
+
+
+def _pruned(
+    model: nn.Module,
+    batches: Iterable[Any] | None,
+    method: Scorer,
+    plan: Plan,
+    loss: Loss | None,
+    train: Train | None,
+    seed: int,
+    allow_collapse: bool,
+) -> Ticket:
+    device, unit, warned, collapsed = device_of(model), plan.unit, False, ""
     data = Batches(batches, device)
-    with _plain_autograd(model), seeded(seed, device) as generator:
-        example = _example(method, data)
-        masks = _checked_masks(model, None, prunable(model, example, exclude))
-        net = Net(model, {name: masks[name] for name in unit.names(masks)}, loss, generator, train)
-        unit.check_layers(net, example)
+    with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
+        example = example_of(method, data)
+        masks = full_masks(model, _prunable(model, example, plan.exclude))
+        fitting = unit.fitting(masks)
+        net = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
+        check_outputs_first(unit, model, net, example)
+        costs = _costs(net, example, required=unit.compute_aware)
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
             for number in range(1, plan.rounds + 1):
                 where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
                 net.density = plan.density(number)
-                scores = unit.score(method, net, data)
-                with within(where):
+                with blaming(where):
+                    found = (method.score_channels if unit.whole_channels else method.score)(net, data)
                     net.settle()
-                scores = check_scores(scores, plan.entries(net.masks), where)
+                scores = check_scores(found, plan.entries(net.masks), where)
+                if unit.compute_aware:
+                    scores = {n: s * len(s) / max((costs or {}).get(n, 1), 1) for n, s in scores.items()}
+                candidates = plan.candidates(net.masks, method.revives)
+                if not warned and (ties := tied_at_zero(scores, candidates, plan.kept(candidates, plan.rounds))):
+                    _log.warning("%s: %s", where, ties)
+                    warned = True
                 net.masks = plan.masks(scores, net.masks, number, method.revives)
-                if example is not None:
-                    check_connected(net, example, where)
+                if example is not None and not collapsed:
+                    with blaming(where):
+                        collapsed = collapse(net, example)
+                    if collapsed and not allow_collapse:
+                        raise PxframeError(f"{where}: {collapsed}, or pass allow_collapse=True")
+                    collapsed = collapsed and f"{where}: {collapsed}"
                 host().notify(
                     "pxframe_round_done",
                     scorer=method.name,
@@ -156,90 +186,45 @@ def prune(
                 )
                 bar.advance(f"density {net.density:.2%}")
         start = dict(method.restart(net) or {})
-        costs = _macs(net, example)
-        start |= unit.restart(net, example, {name: start.get(name, theta) for name, theta in net.weights.items()})
+        weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
+        start |= REFITS[unit.refit](net, example, weights)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
         "scorer": method.name,
         "options": method.options(),
         **plan.describe(),
         "sparsity": ticket.sparsity,
-        "exclude": list(exclude),
         "seed": seed,
         "emptied": emptied(ticket.masks),
+        "left_dense": [name for name in masks if name not in fitting],
         "fingerprint": fingerprint(net.weights),
         "macs": costs,
         "input": None if example is None else list(example.shape[1:]),
         "versions": versions(),
+        **({"collapsed": collapsed} if collapsed else {}),
     }
     if ticket.emptied:
         _log.warning("%s: nothing is left of %s", method.name, ", ".join(ticket.emptied))
-    host().notify("pxframe_ticket_made", ticket=ticket)
+    if ticket.meta["left_dense"]:
+        _log.warning(
+            "%s: these weights stay dense and are not counted: %s", method.name, ", ".join(ticket.meta["left_dense"])
+        )
     return ticket
 
 
-def _build(scorer: AnyScorer, options: Mapping[str, Any]) -> Scorer:
-    if isinstance(scorer, Scorer):
-        if options:
-            raise PxframeError(f"options {sorted(options)} go to the constructor when a Scorer is passed")
-        return scorer
-    config = {"type": scorer} if isinstance(scorer, str) else dict(scorer)
-    return build("scorer", {**config, **options})
+def _prunable(model: nn.Module, example: Tensor | None, exclude: Iterable[str]) -> list[str]:
+    """Names of the prunable parameters. A model that fails on ``example`` costs one line."""
+    with blaming("the model" if example is None else f"the model on an input {list(example.shape)} of {example.dtype}"):
+        return prunable(model, example, exclude)
 
 
-def _check_train(method: Scorer, train: Train | None) -> None:
-    if method.needs == "training" and train is None:
-        raise PxframeError(
-            f"scorer {method.name!r} needs training: pass train=, a function train(model, ticket, start=0, stop=None)"
-        )
-
-
-def _example(method: Scorer, data: Batches) -> Tensor | None:
-    """The first input batch, or None where there is no data and the scorer needs none."""
-    first = data.first()
-    if first is None and method.needs in ("inputs", "labels"):
-        raise PxframeError(f"scorer {method.name!r} needs {method.needs}: 'batches' gave no (input, target) pair")
-    return None if first is None else first[0]
-
-
-def _macs(net: Net, example: Tensor | None) -> dict[str, int] | None:
-    """Multiply-accumulates of one input by prunable weight; None where there is no input, or no graph to read."""
+def _costs(net: Net, example: Tensor | None, required: bool) -> dict[str, int] | None:
+    """Multiply-accumulates of one input by prunable weight; None without input or a graph, unless ``required``."""
     if example is None:
+        if required:
+            raise PxframeError("granularity 'channel' with compute_aware needs one batch, to know the size of the maps")
         return None
-    with suppress(PxframeError):
+    with suppress(*() if required else (PxframeError,)):
         costs = macs(net.trace(example[:1]))
         return {name: costs[name] for name in net.masks if name in costs}
     return None
-
-
-def _checked_masks(model: nn.Module, masks: Mapping[str, Tensor] | None, names: Iterable[str]) -> dict[str, Tensor]:
-    parameters = dict(model.named_parameters())
-    for name, mask in (masks or {}).items():
-        if name not in parameters:
-            raise PxframeError(f"masks: the model has no parameter {name!r}{near(name, parameters)}")
-        if mask.shape != parameters[name].shape:
-            shapes = f"{tuple(mask.shape)}, its weight {tuple(parameters[name].shape)}"
-            raise PxframeError(f"masks: the mask of {name!r} has shape {shapes}")
-    given = masks or {}
-    return {
-        name: given[name].to(parameters[name].device, torch.bool)
-        if name in given
-        else torch.ones_like(parameters[name], dtype=torch.bool)
-        for name in names
-    }
-
-
-def _device(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise PxframeError("the model has no parameters")
-    return parameter.device
-
-
-@contextmanager
-def _plain_autograd(model: nn.Module) -> Iterator[None]:
-    """Full precision, the same numbers each time, and ordinary autograd inside, whatever mode the caller is in."""
-    cudnn = torch.backends.cudnn
-    exact = cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False)
-    with exact, torch.inference_mode(False), torch.enable_grad(), torch.autocast(_device(model).type, enabled=False):
-        yield

@@ -1,4 +1,4 @@
-"""What is kept after each round: sparsity, schedule, scope, distribution and granularity put together."""
+"""How many entries are kept after each round: sparsity, schedule, scope, distribution and granularity together."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, near
-from pxframe.pruning.granularity import Granularity
+from pxframe.pruning.granularity import Granularity, build_granularity
 from pxframe.pruning.threshold import global_masks, layer_masks
+from pxframe.scoring.scorer import Scorer
 
 SCOPES = ("global", "layer")
 
@@ -59,12 +60,12 @@ DISTRIBUTIONS: dict[str, Distribution] = {"uniform": uniform, "erk": erk}
 def layer_counts(
     distribution: str, shapes: Mapping[str, Sequence[int]], available: Mapping[str, tuple[int, int]], keep: int
 ) -> dict[str, int]:
-    """Exact numbers of entries to keep, by layer; a layer that would need more than it has keeps all of it.
+    """The exact number of entries that each layer keeps. A layer that is owed more than it has keeps all it has.
 
     Args:
         shapes: of the weights, by name.
-        available: by name, the number of a layer's entries and how many of them may be kept.
-        keep: total, at most what may be kept.
+        available: by name, the number of a layer's entries, and the number of them that may be kept.
+        keep: the total over all layers, at most the number that may be kept.
     """
     shares = [DISTRIBUTIONS[distribution](shape) * available[name][0] for name, shape in shapes.items()]
     counts = apportion(shares, [available[name][1] for name in shapes], keep)
@@ -72,7 +73,7 @@ def layer_counts(
 
 
 def apportion(shares: Sequence[float], caps: Sequence[int], keep: int) -> list[int]:
-    """Whole numbers that add up to ``keep``, in proportion to ``shares``, none above its cap (largest remainders)."""
+    """Whole numbers in proportion to ``shares`` that add up to ``keep``, none above its cap (largest remainders)."""
     counts = [0] * len(shares)
     loose = list(range(len(shares)))
     while loose:
@@ -95,12 +96,34 @@ def apportion(shares: Sequence[float], caps: Sequence[int], keep: int) -> list[i
 # --- all of it together ---
 
 
+#: What a scorer's config and a scorer's ``defaults`` may set beside the scorer's own options.
+PLAN_KEYS = ("sparsity", "rounds", "schedule", "scope", "distribution", "granularity", "exclude")
+_DEFAULTS = {
+    "schedule": "exponential",
+    "scope": "global",
+    "distribution": "uniform",
+    "granularity": "weight",
+    "exclude": (),
+}
+
+
+def split_settings(config: str | Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the config of a scorer, ``NAME`` or ``dict(type=NAME, ...)``, into two dicts.
+
+    Returns:
+        what the scorer is built from (``type`` and its options), and the settings of its plan (:data:`PLAN_KEYS`).
+    """
+    built_from = {"type": config} if isinstance(config, str) else dict(config)
+    settings = {key: built_from.pop(key) for key in PLAN_KEYS if key in built_from}
+    return built_from, settings
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Arguments of :func:`pxframe.prune`, checked.
+    """The settings of one prune, checked; see :func:`pxframe.prune` for what they mean.
 
     Raises:
-        PxframeError: a value that is none, or two that do not go together.
+        PxframeError: a value that is not allowed, or two that do not go together.
     """
 
     sparsity: float
@@ -109,10 +132,35 @@ class Plan:
     scope: str
     distribution: str
     unit: Granularity
+    exclude: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, method: Scorer, *settings: Mapping[str, Any]) -> Plan:
+        """The plan of ``method`` under ``settings``: dicts with any of :data:`PLAN_KEYS`.
+
+        An earlier dict overrides a later one, and all of them override the scorer's own ``defaults``. A value of None
+        counts as not given.
+        """
+        found: dict[str, Any] = dict(_DEFAULTS)
+        for source in (method.defaults, *reversed(settings)):
+            for key in source:
+                if key not in PLAN_KEYS:
+                    raise PxframeError(f"scorer {method.name!r}: there is no setting {key!r}{near(key, PLAN_KEYS)}")
+            found |= {key: value for key, value in source.items() if value is not None}
+        unit = build_granularity(found["granularity"])
+        return cls(
+            sparsity=found.get("sparsity", unit.default_sparsity),
+            rounds=found.get("rounds", method.rounds),
+            schedule=found["schedule"],
+            scope=found["scope"],
+            distribution=found["distribution"],
+            unit=unit,
+            exclude=_patterns(found["exclude"]),
+        )
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        if not (isinstance(self.rounds, int) and self.rounds >= 1):
+        if not (type(self.rounds) is int and self.rounds >= 1):
             raise PxframeError(f"rounds must be a whole number of at least 1, got {self.rounds!r}")
         known: dict[str, Iterable[str]] = {"schedule": SCHEDULES, "scope": SCOPES, "distribution": DISTRIBUTIONS}
         for what, names in known.items():
@@ -129,8 +177,17 @@ class Plan:
         return SCHEDULES[self.schedule](1.0 - self.sparsity, number, self.rounds)
 
     def entries(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The entries that are scored and kept or not, by layer: true where anything of them is left."""
+        """The entries of every layer as bool tensors: true where anything of an entry is left."""
         return {name: self.unit.entries(mask) for name, mask in masks.items()}
+
+    def candidates(self, masks: Mapping[str, Tensor], revives: bool) -> dict[str, Tensor]:
+        """The entries that may be kept in the next round; with ``revives`` all of them."""
+        entries = self.entries(masks)
+        return {name: torch.ones_like(e) for name, e in entries.items()} if revives else entries
+
+    def kept(self, entries: Mapping[str, Tensor], number: int) -> int:
+        """How many entries are kept after round ``number``."""
+        return round(self.density(number) * sum(e.numel() for e in entries.values()))
 
     def masks(
         self, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], number: int, revives: bool
@@ -138,14 +195,12 @@ class Plan:
         """The masks of weights after round ``number``.
 
         Args:
-            scores: a finite one per entry.
-            masks: of weights, after the round before.
-            revives: what was pruned before may return.
+            scores: one finite score an entry.
+            masks: the masks of weights after the round before.
+            revives: entries that were pruned before may return.
         """
-        candidates = self.entries(masks)
-        if revives:
-            candidates = {name: torch.ones_like(entries) for name, entries in candidates.items()}
-        keep = round(self.density(number) * sum(entries.numel() for entries in candidates.values()))
+        candidates = self.candidates(masks, revives)
+        keep = self.kept(candidates, number)
         ranked = self.unit.protect(scores, candidates)
         if self.scope == "global":
             chosen = global_masks(ranked, candidates, keep)
@@ -164,10 +219,19 @@ class Plan:
             "scope": self.scope,
             "distribution": self.distribution,
             "granularity": self.unit.describe(),
+            "exclude": list(self.exclude),
         }
 
 
 def check_sparsity(sparsity: Any) -> None:
-    """Refuse what is no share of weights to remove, in [0, 1)."""
-    if not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
+    """Refuse a sparsity that is not a share of weights, in [0, 1)."""
+    if isinstance(sparsity, bool) or not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
         raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; 0.9 removes 90 % of the weights")
+
+
+def _patterns(exclude: Any) -> tuple[str, ...]:
+    patterns = (exclude,) if isinstance(exclude, str) else exclude
+    found = tuple(patterns) if isinstance(patterns, Iterable) else (None,)
+    if not all(isinstance(pattern, str) for pattern in found):
+        raise PxframeError(f"exclude must be a name, or a list of names or patterns, got {exclude!r}")
+    return found

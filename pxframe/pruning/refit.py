@@ -2,42 +2,86 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
+from pxframe.base.undisturbed import stream
+from pxframe.engine.interpret import interpret, ones_input
+from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.scaled import Scaled, power_of_two
 from pxframe.scoring.net import Net
-from pxframe.scoring.paths import contract, open_paths, scaled_saliencies
+from pxframe.scoring.paths import f_tensors
 
 Refit = Callable[[Net, Tensor | None, Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-def fan_in(net: Net, inputs: Tensor) -> dict[str, Tensor]:
-    """How many weights of each output channel lie on a path from input to output of the masked network.
+def fan_in(net: Net, inputs: Tensor, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Count, for each output channel, the weights that lie on a path from the input to an output of the network.
+
+    A weight lies on a path when it is kept, its input is reached from the network's input, and its output reaches an
+    output of the network. Reached or not is all that is followed, forwards and backwards, so depth does not matter.
+
+    Args:
+        inputs: any batch; only its shape, dtype and device matter.
+        masks: of the weights that are kept; default: the net's own.
 
     Returns:
-        by name, a tensor ``[out]``; a weight counts when it is kept and its input carries something.
+        by name, an int64 tensor ``[out]``.
     """
-    values, weights = open_paths(net, inputs, power=0, leaves=True)
-    flows = scaled_saliencies(net, contract(values), weights)
-    # Some convolution algorithms give noise where there should be zeros.
-    return {n: (f.mantissa > 1e-6 * f.mantissa.amax()).flatten(1).sum(1) for n, f in flows.items()}
+    dtype = path_dtype(inputs.dtype)
+    weights = path_weights(net.parameters, net.masks if masks is None else masks, power=0, leaves=True)
+    reading = Reading(weights, power=0, replay=False, after=_reached)
+    with torch.enable_grad():
+        run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, ones_input(inputs, dtype))])
+        total = torch.stack([value.mantissa.sum() for value in run.paths[0]]).sum()
+    leaves = [weights[name] for name in net.masks]
+    found: tuple[Tensor | None, ...] = (None,) * len(leaves)
+    if total.requires_grad:
+        found = torch.autograd.grad(total, leaves, allow_unused=True)
+    counts = {}
+    for name, leaf, gradient in zip(net.masks, leaves, found, strict=True):
+        # A whole number: in how many places the weight joins a reached input with an output that is of use.
+        places = torch.zeros_like(leaf) if gradient is None else gradient * leaf.detach()
+        counts[name] = (places > 0.5).flatten(1).sum(1)
+    return counts
+
+
+def _reached(value: Scaled) -> Scaled:
+    """1 where anything of a path value arrives, else 0."""
+    return Scaled(_Reached.apply(value.mantissa, value.exponent), torch.zeros_like(value.exponent), 0.0)
+
+
+class _Reached(torch.autograd.Function):
+    """Forwards 1 where a value, backwards 1 where its gradient is above zero.
+
+    Both are whole numbers of paths of one step, so one half tells them from the noise of fast convolutions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mantissa: Tensor, exponent: Tensor) -> Tensor:
+        ctx.save_for_backward(exponent)
+        return (mantissa * power_of_two(exponent, mantissa) > 0.5).to(mantissa.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (exponent,), (gradient,) = ctx.saved_tensors, gradients
+        return (gradient > 0.5).to(gradient.dtype) * power_of_two(exponent, gradient), None
 
 
 def keep(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights as they are."""
+    """Leave the weights as they are."""
     return {}
 
 
 def rescale(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """theta * sqrt(fan in of the dense layer / fan in that is left): the variance of a sum stays what it was."""
+    """theta * sqrt(fan-in of the dense layer / fan-in that is left), so that the variance of a sum stays the same."""
     inputs = _given(inputs)
-    whole = copy.copy(net)
-    whole.masks = {name: torch.ones_like(mask) for name, mask in net.masks.items()}
-    before, after = fan_in(whole, inputs), fan_in(net, inputs)
+    before = fan_in(net, inputs, {name: torch.ones_like(mask) for name, mask in net.masks.items()})
+    after = fan_in(net, inputs)
     values = {}
     for name, theta in weights.items():
         factor = (before[name] / after[name].clamp(min=1)).sqrt().where(after[name] > 0, 1.0)
@@ -46,16 +90,18 @@ def rescale(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> d
 
 
 def reinit(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drawn anew from N(0, 2 / fan in that is left) (He et al. 2015, Eq. 10)."""
+    """Draw the weights anew from N(0, 2 / fan-in that is left) (He et al. 2015, Eq. 10), from a stream of their own."""
     left = fan_in(net, _given(inputs))
+    generator = stream(net.generator.initial_seed(), "reinit")
     values = {}
     for name, theta in weights.items():
         spread = (2 / left[name].clamp(min=1)).sqrt().to(theta.dtype).view(-1, *[1] * (theta.ndim - 1))
-        drawn = torch.randn(theta.shape, generator=net.generator, dtype=theta.dtype).to(theta.device)
-        values[name] = drawn * spread
+        values[name] = torch.randn(theta.shape, generator=generator, dtype=theta.dtype).to(theta.device) * spread
     return values
 
 
+#: What becomes of the weights that are kept: a function of the net at its final masks, a batch of inputs, and the
+#: weights that training would start from. It returns the weights to replace, by name.
 REFITS: dict[str, Refit] = {"keep": keep, "rescale": rescale, "reinit": reinit}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -29,6 +30,9 @@ class Scorer:
     revives: ClassVar[bool] = False
     #: Further distributions whose versions the results depend on, e.g. ``("timm",)``.
     packages: ClassVar[tuple[str, ...]] = ()
+    #: Settings of :func:`pxframe.prune` when the user gives none: any of ``sparsity``, ``rounds``, ``schedule``,
+    #: ``scope``, ``distribution``, ``granularity`` and ``exclude``.
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def score(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """A score per prunable weight, higher is kept.

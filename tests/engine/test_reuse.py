@@ -11,6 +11,7 @@ import pxframe
 from pxframe.engine.interpret import interpret, squared_input
 from pxframe.engine.reading import Reading, path_weights
 from pxframe.plugin.registry import build
+from pxframe.pruning import threshold
 from pxframe.pruning.threshold import global_masks
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import f_tensors
@@ -109,7 +110,7 @@ def test_a_round_of_px_never_waits_for_the_device(variant, monkeypatch):
     batches = [(torch.randn(4, 3, 32, 32), None)]
     scorer = build("scorer", dict(type="px", variant=variant))
     scorer.score(net, batches)  # traces
-    monkeypatch.setattr("pxframe.pruning.threshold._lists_places", lambda values: False)  # as on a GPU
+    monkeypatch.setattr(threshold, "_on_cpu", threshold._on_device)  # as on a GPU
     with NeverWait():
         scores = scorer.score(net, batches)
         masks = global_masks(scores, net.masks, 1000)

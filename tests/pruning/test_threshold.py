@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pxframe.pruning.threshold import _SAMPLE, _spread, global_masks, highest, layer_masks
+from pxframe.pruning.threshold import _on_cpu, _on_device, global_masks, highest, layer_masks
 
 
 def everything(scores):
@@ -52,32 +52,41 @@ def test_each_layer_keeps_its_count():
 
 
 @pytest.mark.parametrize("share", [0.001, 0.018, 0.5, 0.97])
-@pytest.mark.parametrize("kind", ["smooth", "ties", "pattern", "mostly_out"])
-def test_among_many_the_same_as_sorting(kind, share):
-    """Large inputs take the way through a sample; a pattern with the sample's own stride misleads it."""
-    n = 1 << 18
-    values = torch.rand(n, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("kind", ["smooth", "ties", "subnormal", "huge", "mostly_out"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_among_many_the_same_as_sorting(kind, share, dtype):
+    n = 1 << 16
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(n, generator=generator, dtype=torch.float64) - 0.5
     if kind == "ties":
         values = (values * 50).floor()
-    elif kind == "pattern":
-        values[:: n // _SAMPLE] += 10
+    elif kind == "subnormal":
+        values = values * 20 * torch.finfo(dtype).smallest_normal
+    elif kind == "huge":
+        values = values * torch.finfo(dtype).max * 1.9
     elif kind == "mostly_out":
-        values[torch.rand(n) < 0.9] = -torch.inf
-        share *= 0.1
+        values[torch.rand(n, generator=generator) < 0.9] = -torch.inf
+        share *= 0.09
+    values = values.to(dtype)
     keep = round(share * n)
     kept = highest(values, keep)
     assert kept.sum() == keep
     assert torch.equal(values[kept].sort().values, values.sort().values[n - keep :])
 
 
-@pytest.mark.parametrize("missing", [0, 1, 3, 10, 29, 30])
-def test_ties_are_spread_alike_with_and_without_listing_their_places(missing):
-    tied = torch.rand(100, generator=torch.Generator().manual_seed(0)) < 2
-    tied[torch.arange(100) % 10 > 2] = False
-    kept = [_spread(tied, torch.tensor(missing), sync) for sync in (True, False)]
-    assert torch.equal(*kept)
-    assert kept[0].sum() == missing
-    assert not (kept[0] & ~tied).any()
-    ranks = (tied.cumsum(0) - 1)[kept[0]]
-    if missing > 1:
-        assert ranks.diff().max() - ranks.diff().min() <= 1
+@pytest.mark.parametrize("levels", [1, 2, 7, 1000])
+def test_the_device_s_way_keeps_what_the_cpu_s_keeps(levels):
+    values = torch.randint(0, levels, (1000,), generator=torch.Generator().manual_seed(0)).float()
+    for keep in range(1, 1000, 31):
+        assert torch.equal(_on_cpu(values, keep), _on_device(values, keep))
+
+
+@pytest.mark.parametrize("missing", [1, 3, 10, 29, 30])
+@pytest.mark.parametrize("choose", [_on_cpu, _on_device])
+def test_ties_are_kept_by_the_rule(missing, choose):
+    """Of n ties those of rank r with r * missing mod n < missing: the gaps between them differ by one at most."""
+    values = torch.zeros(100)
+    values[torch.arange(100) % 10 < 3] = 1.0
+    kept = choose(values, missing)
+    ranks = [r for r in range(30) if r * missing % 30 < missing]
+    assert kept.nonzero().flatten().tolist() == [10 * (r // 3) + r % 3 for r in ranks]
