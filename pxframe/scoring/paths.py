@@ -8,8 +8,8 @@ g^k(x^2) = sum over active paths to k of x_p^2; h^k = sum over all paths to k of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,20 +23,35 @@ from pxframe.scoring.net import Net
 Pool = Literal["sum", "max"]
 
 
+class Counts(NamedTuple):
+    """The path counts c_k of all samples of one size.
+
+    Attributes:
+        inputs: one of those samples, ``[1, ...]``: its shape and dtype tell which h belongs to the counts.
+        values: c_k, one value per output tensor of the model, of its shape with a batch of one.
+    """
+
+    inputs: Tensor
+    values: list[Scaled]
+
+
 def active_paths(
     net: Net, batches: Iterable[tuple[Tensor, Any]], *, batch_norm: str = "running"
-) -> tuple[list[Scaled], dict[str, Tensor]]:
+) -> tuple[list[Counts], dict[str, Tensor]]:
     """c_k = sum_n g^k(x_n^2), and (``batch_norm="batch"``) f's mean batch variances. f and g run together.
 
+    Samples of different sizes have different h, and their outputs may be maps of different sizes, so they are counted
+    apart.
+
     Returns:
-        one value per output tensor of the model, of its shape with a batch of one; variances by buffer name.
+        the counts for each size of the samples, in the order the sizes first appear; variances by buffer name.
 
     Raises:
         PxframeError: no data, an output that is not finite, or an operation the engine does not know.
     """
     tensors = f_tensors(net)
-    totals: list[list[Scaled]] = []
-    variances: list[dict[str, Tensor]] = []
+    totals: dict[tuple[int, ...], Counts] = {}
+    variances: dict[str, Tensor] = {}
     samples = 0
     with torch.no_grad():
         weights = path_weights(net.parameters, net.masks, power=0)
@@ -46,13 +61,18 @@ def active_paths(
             run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
             check_outputs(net, run.outputs, len(inputs))
             bits = math.log2(len(inputs))
-            totals.append([value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]])
-            variances.append({name: variance * len(inputs) for name, variance in run.variances.items()})
+            values = [value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]]
+            size = tuple(inputs.shape[1:])
+            if size in totals:
+                earlier = totals[size].values
+                values = [add([one, other]) for one, other in zip(earlier, values, strict=True)]
+            totals[size] = Counts(inputs[:1], values)
+            for name, variance in run.variances.items():
+                variances[name] = variances.get(name, 0) + variance * len(inputs)
             samples += len(inputs)
     if not totals:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
-    mean = {name: torch.stack([v[name] for v in variances]).sum(0) / samples for name in variances[0]}
-    return [add(list(parts)) for parts in zip(*totals, strict=True)], mean
+    return list(totals.values()), {name: variance / samples for name, variance in variances.items()}
 
 
 def open_paths(
@@ -114,6 +134,25 @@ def contract(values: list[Scaled], factors: list[Scaled] | None = None) -> Scale
     return add(terms)
 
 
+def trace_saliencies(
+    net: Net, counts: Iterable[Counts], variances: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """S = dR/d(theta^2) * theta^2 with R = sum_n sum_k g^k(x_n^2) h^k (Eq. 9), by name of the prunable weight.
+
+    R is a sum over the sizes of the samples, so h is evaluated once for each size.
+
+    Args:
+        counts, variances: as :func:`active_paths` returns them.
+    """
+
+    def parts() -> Iterator[dict[str, Scaled]]:
+        for inputs, values in counts:
+            opened, weights = open_paths(net, inputs, 2, variances=variances, leaves=True)
+            yield scaled_saliencies(net, contract(opened, values), weights)
+
+    return summed(parts())
+
+
 def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """S = dR/du * u for the prunable weights, u as they stand in the path network; see :func:`plain` for its range."""
     return plain(scaled_saliencies(net, total, weights))
@@ -135,6 +174,16 @@ def _product(gradient: Tensor, weight: Tensor) -> Tensor:
     return gradient.mul_(weight) if writable(gradient) else gradient * weight
 
 
+def summed(parts: Iterable[Mapping[str, Scaled]]) -> dict[str, Tensor]:
+    """The sum of scores, as tensors. ``parts`` may be a generator: no more than two parts are in memory at a time."""
+    total: Mapping[str, Scaled] = {}
+    for part in parts:
+        total = {name: add([total[name], value]) for name, value in part.items()} if total else part
+    if not total:
+        raise PxframeError("no data: 'batches' gave no (input, target) pair")
+    return plain(total)
+
+
 def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     """Scores as tensors: exact, unless they would leave their dtype; then divided by one power of two for all.
 
@@ -151,13 +200,19 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
 
 
 def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Scaled, Scaled]:
-    """||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2).
+    """The two norms whose product bounds the trace of the NTK (the paper's Section 3.2), for samples of one size.
 
-    ``float()`` gives the number, ``.log2()`` its logarithm: ResNet-152's does not fit a double.
+    ||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2).
+
+    Returns:
+        two values without dimensions. ``float()`` gives the number, ``.log2()`` its logarithm: the norms of ResNet-152
+        do not fit a double.
     """
-    pairs = list(batches)
-    counts, _ = active_paths(net, pairs)
-    values, weights = open_paths(net, pairs[0][0], 2, leaves=True)
+    counts, _ = active_paths(net, batches)
+    if len(counts) > 1:
+        raise PxframeError(f"the batches have samples of {len(counts)} sizes; measure one size at a time")
+    [(inputs, by_output)] = counts
+    values, weights = open_paths(net, inputs, 2, leaves=True)
     total, exponents = contract(values), mantissas(net, 2)[1]
     found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
     # The derivative by a pruned weight's square exists, but the weight is not in the network.
@@ -166,7 +221,7 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Sca
         for name, g in zip(net.masks, found, strict=True)
         if g is not None
     ]
-    return contract(counts), add(kept)
+    return contract(by_output), add(kept)
 
 
 def f_tensors(net: Net) -> dict[str, Tensor]:
