@@ -71,6 +71,7 @@ def score(
         names = list(masks) if masks is not None else prunable(model, _example(method, data))
         net = Net(model, _checked_masks(model, masks, names), loss, generator, train)
         scores = method.score(net, data)
+        net.check_untouched(f"scorer {method.name!r}", exact=True)
         net.settle()
         return check_scores(scores, net.weights, f"scorer {method.name!r}")
 
@@ -139,6 +140,7 @@ def prune(
                 where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
                 net.density = plan.density(number)
                 scores = unit.score(method, net, data)
+                net.check_untouched(where, exact=number == plan.rounds)
                 with within(where):
                     net.settle()
                 scores = check_scores(scores, plan.entries(net.masks), where)

@@ -97,7 +97,7 @@ def open_paths(
     """
     start = ones_input(inputs, path_dtype(inputs.dtype))
     weights, exponents = mantissas(net, power, leaves)
-    scales = {} if variances else net.memory.setdefault(("scales", power), {})
+    scales = {} if variances else net.cache.setdefault(("scales", power), {})
     reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
     run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, start)])
     return run.paths[0], weights
@@ -112,11 +112,11 @@ def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Ten
         weights by name (with ``leaves`` the prunable ones require gradients), and exponents of the prunable ones.
     """
     key = ("mantissas", power)
-    if key not in net.memory:
+    if key not in net.cache:
         dense = path_weights(net.parameters, {}, power)
         scaled = {name: Scaled.of(dense[name]) for name in net.masks}
-        net.memory[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
-    dense, exponents = net.memory[key]
+        net.cache[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
+    dense, exponents = net.cache[key]
     masked = {name: (dense[name] * mask).requires_grad_(leaves) for name, mask in net.masks.items()}
     return dense | masked, exponents
 

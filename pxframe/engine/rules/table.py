@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from pxframe.base.errors import PxframeError
 from pxframe.engine.graph import Trace
+from pxframe.engine.layers import layer_of
 from pxframe.engine.reading import Reading
 from pxframe.engine.scaled import Scaled, writable
 
@@ -64,9 +65,11 @@ def operation(node: fx.Node) -> str:
 def unknown(node: fx.Node, why: str = "") -> PxframeError:
     """The error for an operation the path engine cannot read."""
     detail = f" {why}" if why else ""
+    layer = layer_of(node)
+    where = f"node {node.name!r} of {layer}" if layer else f"node {node.name!r}"
     return PxframeError(
-        f"the path engine does not know the operation {node.target}{detail} (node {node.name!r}); "
-        f"path-based scorers cannot read this model"
+        f"the path engine does not know the operation {node.target}{detail} ({where}); "
+        f"only scorers that read no paths can prune this model"
     )
 
 
