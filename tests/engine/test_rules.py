@@ -229,7 +229,9 @@ def test_a_model_that_cannot_be_traced_is_an_error():
         def forward(self, x):
             return super().forward(x) if x.sum() > 0 else x
 
-    with pytest.raises(pxframe.PxframeError, match=r"asks for the values of a tensor in the model itself \(Branching\)"):
+    with pytest.raises(
+        pxframe.PxframeError, match=r"asks for the values of a tensor in the model itself \(Branching\)"
+    ):
         pxframe.score(Branching(4, 4), [(torch.ones(2, 4), None)])
 
 

@@ -221,9 +221,7 @@ def test_snip_of_weights_that_are_computed_before_use_is_the_derivative_by_a_mas
 @pytest.mark.filterwarnings("ignore:.*weight_norm")
 def test_methods_that_read_paths_refuse_such_weights_in_one_line(kind):
     build, x, _ = COMPUTED[kind]
-    with pytest.raises(
-        PxframeError, match=r"does not know the operation .* of layer .*that read no paths"
-    ):
+    with pytest.raises(PxframeError, match=r"does not know the operation .* of layer .*that read no paths"):
         pxframe.prune(build(), [(x, torch.arange(6) % 3)], "px", sparsity=0.5)
 
 

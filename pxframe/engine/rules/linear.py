@@ -59,12 +59,12 @@ def _product(step: Step, left: fx.Node, right: fx.Node) -> Scaled:
 
 
 def _bits(step: Step, node: fx.Node) -> float:
-    """How far a product with the entries of ``node`` may grow where they are 0 or 1: all but factors."""
+    """log2 of the growth by a product with the entries of ``node``: 0 for entries of 0 or 1, no bound for a factor."""
     return math.inf if step.is_factor(node) else 0.0
 
 
 def _once(weight: Tensor) -> Tensor:
-    """A matrix that was expanded over the batch, unexpanded: no gradient of its own for every sample."""
+    """Undo the expansion of a matrix over the batch, so that its gradient is not formed for every sample."""
     while weight.ndim > 2 and weight.stride(0) == 0:
         weight = weight[0]
     return weight
