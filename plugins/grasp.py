@@ -1,6 +1,5 @@
 """GraSP (gradient signal preservation): keeps the weights whose removal would weaken the gradient flow."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +37,7 @@ class GraSP(pxframe.Scorer):
             raise pxframe.PxframeError(f"grasp: temperature must be a positive number, got {self.temperature!r}")
 
     def score(self, net, batches):
-        net, batches = self._tempered(net), list(batches)
+        net = self._tempered(net)
         weights = net.masked()
         product = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         seed = int(torch.randint(2**31, ()))  # of both passes: H and g are of one function, dropout or not
@@ -54,9 +53,7 @@ class GraSP(pxframe.Scorer):
 
     def _tempered(self, net):
         """The same net, its loss on outputs divided by the temperature."""
-        tempered = copy.copy(net)
-        tempered.loss = lambda output, target: net.loss(self._divided(output), target)
-        return tempered
+        return net.with_(loss=lambda output, target: net.loss(self._divided(output), target))
 
     def _divided(self, output):
         leaves, structure = pytree.tree_flatten(output)

@@ -7,17 +7,16 @@ import torch
 import pxframe
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
-from pxframe.engine.scaled import Scaled, add
+from pxframe.engine.scaled import Scaled
 from pxframe.scoring.paths import (
     active_paths,
     check_outputs,
     contract,
     f_tensors,
     mantissas,
-    open_paths,
-    plain,
-    saliencies,
     scaled_saliencies,
+    summed,
+    trace_saliencies,
 )
 
 VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "release1", "release2")
@@ -61,9 +60,7 @@ class PX(pxframe.Scorer):
         if self.variant.startswith("release"):
             return _release(net, batches, first=self.variant == "release1")
         counts, variances = active_paths(net, batches, batch_norm=batch_norm)
-        inputs, _ = next(iter(batches))
-        values, weights = open_paths(net, inputs, power=2, variances=variances, leaves=True)
-        return saliencies(net, contract(values, counts), weights)
+        return trace_saliencies(net, counts, variances)
 
 
 def _joint(net, batches, batch_norm):
@@ -71,13 +68,14 @@ def _joint(net, batches, batch_norm):
     variances = active_paths(net, batches, batch_norm=batch_norm)[1] if batch_norm == "batch" else None
     weights, exponents = mantissas(net, power=2, leaves=True)
     reading = Reading(weights, power=2, replay=True, variances=variances, exponents=exponents)
-    parts = []
-    for inputs, _ in batches:
+
+    def part(inputs):
         start = squared_input(inputs, path_dtype(inputs.dtype))
         run = interpret(net.trace(inputs), f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
         check_outputs(net, run.outputs, len(inputs))
-        parts.append(scaled_saliencies(net, contract(run.paths[0]), weights))
-    return _summed(parts)
+        return scaled_saliencies(net, contract(run.paths[0]), weights)
+
+    return summed(part(inputs) for inputs, _ in batches)
 
 
 def _release(net, batches, first):
@@ -90,8 +88,8 @@ def _release(net, batches, first):
     weights |= {n: weights[n].requires_grad_() for n in net.masks}
     g = Reading(ones, power=0, replay=True, norm="batch")
     h = Reading(weights, power=2, replay=False, norm="batch")
-    parts = []
-    for inputs, _ in batches:
+
+    def part(inputs):
         dtype = path_dtype(inputs.dtype)
         batch, squares = Scaled.of(inputs.to(dtype)), squared_input(inputs, dtype)
         with torch.no_grad():
@@ -104,12 +102,9 @@ def _release(net, batches, first):
             values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, dtype))]).paths[0]
         scores = scaled_saliencies(net, contract(values, counts), weights)
         last = (lambda s, u: s * u) if first else (lambda s, u: s.abs())
-        parts.append({n: Scaled(last(s.mantissa, weights[n].detach()), s.exponent) for n, s in scores.items()})
-    return _summed(parts)
+        return {n: Scaled(last(s.mantissa, weights[n].detach()), s.exponent) for n, s in scores.items()}
 
-
-def _summed(parts):
-    return plain({name: add([part[name] for part in parts]) for name in parts[0]})
+    return summed(part(inputs) for inputs, _ in batches)
 
 
 @pxframe.hookimpl

@@ -14,10 +14,12 @@ class SynFlow(pxframe.Scorer):
     name = "synflow"
     needs = "inputs"
     rounds = 100
+    #: The path network has |theta| to this power.
+    power = 1
 
     def score(self, net, batches):
         inputs, _ = next(iter(batches))
-        values, weights = open_paths(net, inputs, power=1, pool="max", leaves=True)
+        values, weights = open_paths(net, inputs, power=self.power, pool="max", leaves=True)
         return saliencies(net, contract(values), weights)
 
 

@@ -1,10 +1,10 @@
 """SynFlow-L2: SynFlow on squared weights, the data-free half of the NTK's trace."""
 
 import pxframe
-from pxframe.scoring.paths import contract, open_paths, saliencies
+from pxframe_plugins.synflow import SynFlow
 
 
-class SynFlowL2(pxframe.Scorer):
+class SynFlowL2(SynFlow):
     """s = dR/d(theta^2) * theta^2, R the sum of outputs of the network with theta^2, fed ones, all gates open.
 
     Gebhart, Saxena, Schrater, "A Unified Paths Perspective for Pruning at Initialization", 2021.
@@ -12,13 +12,7 @@ class SynFlowL2(pxframe.Scorer):
     """
 
     name = "synflow_l2"
-    needs = "inputs"
-    rounds = 100
-
-    def score(self, net, batches):
-        inputs, _ = next(iter(batches))
-        values, weights = open_paths(net, inputs, power=2, pool="max", leaves=True)
-        return saliencies(net, contract(values), weights)
+    power = 2
 
 
 @pxframe.hookimpl

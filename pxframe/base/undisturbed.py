@@ -1,15 +1,70 @@
-"""Leaving everything as it was found: the model's flags, and the caller's random states."""
+"""Leaving everything as it was found: the model, its flags, and the caller's random states."""
 
 from __future__ import annotations
 
+import copy
 import random
 import zlib
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+#: Exactly these types: a subclass may forbid what copying takes.
+_CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
+_DEEP = (np.ndarray, random.Random, np.random.Generator, np.random.RandomState)
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Undo everything that ``model.forward`` does to the model inside the block, except writing into parameters.
+
+    Inside the block every module works on copies of its buffers, of its other tensors, and of its lists, dicts, sets
+    and generators. Afterwards each module has its own objects again, so counters, running averages, cached tensors,
+    replaced submodules and flags are as they were. Parameters are not copied: give the model others, as
+    :func:`torch.func.functional_call` does. Objects of other classes that a module refers to are not protected.
+    """
+    states = [(vars(module), dict(vars(module))) for module in model.modules()]
+    copies: dict[int, Any] = {}
+    try:
+        for state, saved in states:
+            state.update({key: _copied(value, copies) for key, value in saved.items()})
+        yield
+    finally:
+        for state, saved in states:
+            state.clear()
+            state.update(saved)
+
+
+def _copied(value: Any, copies: dict[int, Any]) -> Any:
+    """A copy of ``value`` if ``forward`` could change it in place. What is shared stays shared: ``copies``, by id."""
+    if id(value) in copies:
+        return copies[id(value)]
+    result = value
+    if isinstance(value, nn.Parameter):
+        return value
+    if isinstance(value, Tensor):
+        result = value.clone()
+    elif type(value) in _CONTAINERS:
+        result = copies[id(value)] = copy.copy(value)  # before its elements: it may contain itself
+        if isinstance(value, dict):
+            for key, element in value.items():
+                result[key] = _copied(element, copies)
+        elif not isinstance(value, set):
+            for index, element in enumerate(value):
+                result[index] = _copied(element, copies)
+    elif type(value) is tuple:
+        result = tuple(_copied(element, copies) for element in value)
+    elif isinstance(value, torch.Generator):
+        result = value.clone_state()
+    elif isinstance(value, _DEEP):
+        result = copy.deepcopy(value)
+    copies[id(value)] = result
+    return result
 
 
 @contextmanager

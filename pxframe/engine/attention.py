@@ -1,4 +1,4 @@
-"""Attention in its plain form, for everything that fused kernels cannot do."""
+"""Attention as plain matrix products, for second derivatives and for traces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 def math_attention() -> Iterator[None]:
     """Attention as matrix products and a softmax inside the block.
 
-    The fused kernels have no second derivative, and hide from a trace what they do.
+    The fused kernels have no second derivative, and a trace shows them as a single operation.
     """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

@@ -1,16 +1,16 @@
-"""Factors: multipliers that the data form. Attention weights, squeeze-excite's, a layer norm's 1 / sigma.
+"""Factors: multipliers computed from the data, such as attention weights or a layer norm's 1 / sigma.
 
-A *factor* depends on the input, but multiplies what passes without being passed itself: it carries no path. Softmax,
-sigmoid and the like make factors, and so does every operation whose inputs are factors or constants. What a factor
-counts for is the reading's business, as with the gates of activations, which are factors too:
+A *factor* depends on the input and multiplies activations, but carries no path itself. Softmax, sigmoid and similar
+operations make factors, and so does every operation whose inputs are all factors or constants. Like the gate of an
+activation, a factor has a different value in each network:
 
-* in f it is what the model computes;
-* a reading that replays f multiplies by f's value *squared*, like any gate;
-* an open reading knows no data. A softmax is then uniform, a fixed coefficient like average pooling's, over what an
-  added mask of minus infinity leaves; any other factor is 1.
+* in f it has the value that the model computes;
+* a reading that replays f multiplies by that value *squared*;
+* an open reading knows no data: a softmax is uniform over the positions that an added mask of minus infinity leaves,
+  which makes it a fixed coefficient like average pooling's; any other factor is 1.
 
-So no path runs through what *only* forms a factor: the queries and keys of attention, the reducing and expanding layers
-of squeeze-excite. Path-based scorers (PX, SynFlow) give their weights a score of exactly 0.
+No path runs through layers that *only* form a factor: the queries and keys of attention, the two layers of
+squeeze-excite. Scorers that read paths give the weights of such layers a score of exactly 0.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from torch.utils import _pytree as pytree
 from pxframe.engine.rules.table import operation
 
 _SOFTMAX = frozenset(("softmax", "_softmax", "_safe_softmax"))
-#: Operations that make a factor of an activation. After the gates, what normalisations written out divide by.
+#: Operations that turn an activation into a factor: first gates, then the divisors of normalisations written out.
 SOURCES = _SOFTMAX | {"sigmoid", "hardsigmoid", "pow", "var", "std", "var_mean", "linalg_vector_norm"}
 
 
 def find_factors(nodes: list[fx.Node], active: Set[fx.Node]) -> set[fx.Node]:
-    """Those of the ``active`` nodes (they depend on the input) that carry no path."""
+    """The nodes among ``active`` (the nodes that depend on the input) that carry no path."""
     factors: set[fx.Node] = set()
     for node in nodes:
         if node in active and (operation(node) in SOURCES or all(n in factors for n in _among(active, node))):
@@ -42,7 +42,7 @@ def find_factors(nodes: list[fx.Node], active: Set[fx.Node]) -> set[fx.Node]:
 def needed(
     nodes: list[fx.Node], active: Set[fx.Node], factors: Set[fx.Node], outputs: list[fx.Node]
 ) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
-    """What a path network has to know on its way to ``outputs``: nodes for their paths, and factors."""
+    """The nodes whose path values, and the factors whose values, a path network needs to reach ``outputs``."""
     wanted = set(outputs)
     for node in reversed(nodes):
         if node in wanted and operation(node) not in SOURCES:
@@ -51,7 +51,7 @@ def needed(
 
 
 def masks(node: fx.Node, active: Set[fx.Node]) -> list[fx.Node]:
-    """Constants added to the scores that ``node`` takes the softmax of, and so read by :func:`open_factor`."""
+    """The constants that are added to a softmax node's input; :func:`open_factor` reads them."""
     scores = node.args[0] if operation(node) in _SOFTMAX else None
     if not isinstance(scores, fx.Node):
         return []
@@ -60,20 +60,20 @@ def masks(node: fx.Node, active: Set[fx.Node]) -> list[fx.Node]:
 
 
 def open_factor(node: fx.Node, active: Set[fx.Node], value: Callable[[fx.Node], Any], like: Tensor) -> Any:
-    """A factor without the data.
+    """The value of a factor in an open reading, which knows no data.
 
     Args:
-        value: gives the values of constants, and the open values of other factors.
-        like: of the dtype and device wanted.
+        value: returns the value of a constant node, or the open value of another factor.
+        like: a tensor of the wanted dtype and device.
     """
     if operation(node) in _SOFTMAX:
         scores, dim = like.new_zeros(node.meta["val"].shape), cast(int, node.args[1])
         for mask in masks(node, active):
             scores = scores.masked_fill(torch.isneginf(value(mask)), -torch.inf)
-        return scores.softmax(dim).nan_to_num(0.0)  # with everything masked, nothing is attended to
+        return scores.softmax(dim).nan_to_num(0.0)  # a row that is masked everywhere attends to nothing
     if operation(node) in SOURCES:
         return pytree.tree_map(lambda v: like.new_ones(v.shape), node.meta["val"])
-    if "view" in operation(node):  # the open value may lie in memory otherwise than f's did
+    if "view" in operation(node):  # the open value may have other strides than f's value
         return value(node.all_input_nodes[0]).reshape(node.args[1])
     args, kwargs = map_arg((node.args, node.kwargs), value)
     return node.target(*args, **kwargs)  # type: ignore[operator]

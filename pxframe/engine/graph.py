@@ -20,10 +20,10 @@ class Trace:
         inputs: the node of the model's input.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
         active: nodes whose value depends on the input.
-        paths: those of them whose path value some output needs. What only forms a factor is not among them.
-        factors: those of them that multiply such values, and carry no path themselves.
-        last_use: node -> nodes whose values nobody reads after it.
-        reuse: nodes that may be computed in place, and the place of the argument to write over.
+        paths: the active nodes whose path value some output needs. Nodes that only form a factor are not among them.
+        factors: the active nodes that multiply path values and carry no path themselves.
+        last_use: node -> nodes whose values no later node reads.
+        reuse: node that may be computed in place -> position of the argument to write over.
     """
 
     nodes: list[fx.Node]
@@ -39,7 +39,7 @@ class Trace:
     reuse: dict[fx.Node, int]
 
     def parameter(self, node: Any) -> str | None:
-        """Name of the parameter behind a node, which may have been moved about (transposed, split) before use."""
+        """Name of the parameter behind a node; the parameter may have been transposed or split before use."""
         while isinstance(node, fx.Node):
             if node in self.tensors:
                 name = self.tensors[node]

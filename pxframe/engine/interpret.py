@@ -42,12 +42,13 @@ def interpret(
     *,
     batch_norm: str = "running",
 ) -> Run:
-    """Run f on ``inputs``, and each reading from its own input value, freeing what nobody reads any more.
+    """Run f on ``inputs``, and each reading on its own input value. Values are freed after their last use.
 
     Args:
         trace: the graph, for inputs of this shape.
         tensors: the model's parameters and buffers by name, as f is to use them (weights masked).
-        inputs: f's input. f runs past what is constant only where a reading replays its gates, or BN is measured.
+        inputs: f's input. Nodes that depend on it are evaluated for f only if a reading replays f's gates or the
+            statistics of BN are measured.
         readings: pairs of a reading and the value of its input.
         batch_norm: ``"running"`` as the model does at eval, or ``"batch"``: f normalises by the statistics of this
             batch, as it will in training, and records them.
@@ -63,7 +64,7 @@ def interpret(
     with_f = batch_norm == "batch" or any(reading.replay for reading, _ in readings)
     values: dict[fx.Node, Any] = {node: tensors[name] for node, name in trace.tensors.items()}
     values[trace.inputs] = inputs
-    # A gradient needs what the operations read: nothing is written over then.
+    # The backward pass needs the inputs of the operations, so nothing may be written over.
     reuse = {} if torch.is_grad_enabled() else trace.reuse
     networks = [_Network(trace, reading, start, values, reuse) for reading, start in readings]
     run = Run([], [])
@@ -102,7 +103,7 @@ class _Network:
     ) -> None:
         self.paths: dict[fx.Node, Any] = {trace.inputs: start}
         self._trace, self._reading, self._values, self._reuse = trace, reading, values, reuse
-        self._open: dict[fx.Node, Any] = {}  # factors as an open reading has them
+        self._open: dict[fx.Node, Any] = {}  # node -> the value of a factor in an open reading
         self._like = start.mantissa.new_empty(0)  # of the dtype and device of this network
 
     def step(self, node: fx.Node) -> None:
@@ -126,10 +127,10 @@ class _Network:
         return self._open[node] if node in self._trace.factors else self._values[node]
 
     def _fixed(self, node: fx.Node) -> Tensor:
-        """A weight, coefficient or factor as this reading takes it.
+        """The value that this reading uses for a weight, a coefficient or a factor.
 
-        A parameter may be moved about (transposed, viewed) before use; any other function of one is no weight of
-        a path any more.
+        A parameter may be transposed or viewed before use. Any other function of a parameter is refused: its result
+        is no weight of a path.
         """
         if node in self._trace.factors:
             if self._reading.replay:
@@ -195,10 +196,10 @@ def _in_place(name: str, over: int, args: Any, kwargs: Any) -> Tensor:
 
 
 def ones_input(inputs: Tensor, dtype: torch.dtype) -> Scaled:
-    """A single input of ones, of the shape of one of ``inputs``: what h and SynFlow are fed."""
+    """A single input of ones, of the shape of one of ``inputs``: the input of h and of SynFlow's network."""
     return Scaled.of(torch.ones_like(inputs[:1], dtype=dtype))
 
 
 def squared_input(inputs: Tensor, dtype: torch.dtype) -> Scaled:
-    """x**2, what g is fed."""
+    """x**2, the input of g."""
     return Scaled.of(inputs.to(dtype).square())

@@ -1,4 +1,4 @@
-"""How a path network reads the trace: what it takes for weights, coefficients and gates."""
+"""How a path network reads the trace: which weights, coefficients and gates it uses."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ class Reading:
 
     Attributes:
         weights: value of every parameter in this network, by name (already masked and raised to ``power``).
-        power: what coefficients are raised to. 0: paths are counted (PX's g); 1: SynFlow; 2: squared values (PX's h).
+        power: the power that coefficients are raised to. 0: paths are counted (PX's g); 1: SynFlow; 2: squared values
+            (PX's h).
         replay: True: an activation passes what it passed in f, max-pooling takes what f took, and each gate or other
             factor formed from the data (attention weights, squeeze-excite, 1 / sigma of a layer norm) counts squared
             (as in ||J_v||^2). False: every gate is open, attention uniform, any other factor 1; see ``factors.py``.
         pool: what open max-pooling does: ``"sum"`` counts all paths through it, ``"max"`` keeps the largest.
         norm: ``"fixed"``: BN scales by its running variance (or ``variances``), the shift dropped; ``"batch"``: BN
             normalises by the statistics of the path network's own values, as in training mode.
-        variances: per running-variance name, the variance to use in its stead.
-        ones: names of parameters that are one throughout, so that nothing need be multiplied by them.
-        exponents: by name, for weights given as mantissas of at most 1: the powers of two they are to be multiplied
-            with. How far a value can grow is then known without looking at it.
-        scales: kept from one use of the reading to the next: what BN nodes multiply by, mantissas and exponent.
-        after: applied to the path value of every node; None: nothing is.
+        variances: by name of a running variance, the variance to use instead.
+        ones: names of parameters whose entries are all one; multiplying by them is skipped.
+        exponents: by name, for weights that are given as mantissas of at most 1: the exponent of the power of two that
+            belongs to each. Bounds on the growth of values then need no reading of tensors.
+        scales: the scales of BN nodes, mantissas and exponent, kept from one use of the reading to the next.
+        after: a function applied to the path value of every node; None applies nothing.
     """
 
     weights: Mapping[str, Tensor]

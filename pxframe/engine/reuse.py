@@ -1,7 +1,7 @@
-"""Which operations may write over their input, because nobody reads it any more.
+"""Finds the operations that may write over their input, because no later node reads it.
 
-Tracing makes every operation one that fills fresh memory, which costs more than the operation itself. Where gradients
-are not recorded, activations and sums are done in place again, in f as in the path networks beside it.
+In a trace every operation allocates its result. For an activation or a sum that costs more than the arithmetic, so
+these work in place again, in f and in the path networks, wherever no gradients are recorded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import writable
 
 IN_PLACE = frozenset(("relu", "add"))
-#: Operations whose result lies in memory of its own, in f and in every reading. Any other may hand on its input's.
+#: Operations that allocate their result, in f and in every reading. Any other may return a view of its input.
 _FRESH = frozenset(
     (
         *PRODUCTS,
@@ -27,10 +27,10 @@ _FRESH = frozenset(
 def find_reuse(
     nodes: list[fx.Node], inputs: fx.Node, active: set[fx.Node], last_use: Mapping[fx.Node, list[fx.Node]]
 ) -> dict[fx.Node, int]:
-    """The nodes of :data:`IN_PLACE` that may work in place, and the place of the argument to write over."""
+    """The nodes of :data:`IN_PLACE` that may work in place, each with the position of the argument to write over."""
     dies = {node: at for at, user in enumerate(nodes) for node in last_use[user] if node is not inputs}
-    memory: dict[fx.Node, set[fx.Node]] = {inputs: {inputs}}  # of a node: the nodes that may have allocated it
-    holders: dict[fx.Node, list[fx.Node]] = {inputs: [inputs]}  # the other way round
+    memory: dict[fx.Node, set[fx.Node]] = {inputs: {inputs}}  # node -> the nodes that may have allocated its memory
+    holders: dict[fx.Node, list[fx.Node]] = {inputs: [inputs]}  # node -> the nodes that may use its memory
     reuse: dict[fx.Node, int] = {}
     for at, node in enumerate(nodes):
         if node not in active:
@@ -47,7 +47,7 @@ def find_reuse(
                     continue
                 others = [n for n in node.all_input_nodes if n in active and n is not source]
                 if any(memory[source] & memory[n] for n in others):
-                    continue  # a shifted or transposed view of the same values is added
+                    continue  # the other summand may be a view of the same memory
                 if all(dies.get(n, len(nodes)) <= at for root in memory[source] for n in holders[root]):
                     reuse[node] = index
                     break

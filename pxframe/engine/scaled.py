@@ -22,7 +22,7 @@ class Scaled:
     Attributes:
         mantissa: float tensor, any shape; non-negative where paths are counted.
         exponent: int32 tensor without dimensions, on the same device (reading it would wait for the device).
-        growth: a bound, known without looking, on log2 of the largest mantissa.
+        growth: an upper bound on log2 of the largest mantissa, known without reading the tensor.
     """
 
     mantissa: Tensor
@@ -42,9 +42,13 @@ class Scaled:
         return Scaled(self.mantissa * power_of_two(-shift, self.mantissa), exponent, 0.0)
 
     def times(self, weight: Tensor, function: Callable[[Tensor, Tensor], Tensor], bits: float) -> Scaled:
-        """``function(mantissa, weight)``, linear in both, that makes the largest magnitude at most 2**bits larger.
+        """``function(mantissa, weight)``, linear in both arguments.
 
-        If that might overflow, the weight is scaled down instead of the mantissa: a pass over the activations less.
+        Args:
+            bits: the function makes the largest magnitude at most ``2**bits`` times larger.
+
+        If the result might overflow, the weight is scaled down and not the mantissa. That saves a pass over the
+        activations, which are larger.
         """
         if self.growth + bits <= HEADROOM:
             return Scaled(function(self.mantissa, weight), self.exponent, self.growth + bits)
@@ -52,7 +56,7 @@ class Scaled:
         return Scaled(function(self.mantissa, weight * power_of_two(-shift, weight)), exponent, bits)
 
     def _shift(self) -> tuple[Tensor, Tensor]:
-        """The exponent of the largest mantissa, and what this value's exponent is once it is taken out."""
+        """The exponent of the largest mantissa, and this value's exponent after dividing the mantissas by it."""
         low, high = self.mantissa.detach().aminmax()
         peak = torch.maximum(-low, high)
         shift = torch.frexp(peak).exponent.clamp(min=-125)  # 2**-shift itself must not overflow
@@ -68,7 +72,7 @@ class Scaled:
         return torch.log2(self.mantissa.double()) + self.exponent
 
     def __float__(self) -> float:
-        """The value without dimensions; infinity where even a double does not hold it."""
+        """The number, for a value without dimensions; infinity if it does not fit a double."""
         try:
             return math.ldexp(float(self.mantissa), int(self.exponent))
         except OverflowError:
@@ -76,7 +80,11 @@ class Scaled:
 
 
 def add(values: list[Scaled], over: int | None = None) -> Scaled:
-    """The sum of values of one shape (or broadcastable); it may be written over the value at ``over``."""
+    """The sum of values of one shape (or broadcastable).
+
+    Args:
+        over: index of a value whose memory the sum may be written into; None: of no value.
+    """
     aligned = align(values)
     if over is not None:
         aligned[0], aligned[over] = aligned[over], aligned[0]
@@ -88,9 +96,9 @@ def add(values: list[Scaled], over: int | None = None) -> Scaled:
 
 
 def align(values: list[Scaled]) -> list[Scaled]:
-    """The same values with one exponent, the largest; what is then too small for its mantissa becomes zero.
+    """The same values with one exponent, the largest. Entries that are too small for it become zero.
 
-    Values that already share their exponent (between two measurements they all do) are left alone: no pass.
+    Values that share their exponent already are returned as they are; between two measurements all values do.
     """
     first = values[0].exponent
     if all(v.exponent is first for v in values):
@@ -101,10 +109,10 @@ def align(values: list[Scaled]) -> list[Scaled]:
 
 
 def power_of_two(exponent: Tensor, like: Tensor) -> Tensor:
-    """``2**exponent``, exactly, in the dtype of ``like``; zero where it underflows."""
+    """``2**exponent`` in the dtype of ``like``; zero where it underflows. Exact on the CPU."""
     return torch.ldexp(torch.ones((), dtype=like.dtype, device=like.device), exponent)
 
 
 def writable(tensor: Tensor) -> bool:
-    """Not expanded: every element lies in a place of its own."""
+    """Whether every element has memory of its own, as is not the case after ``expand``."""
     return all(stride or size == 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))

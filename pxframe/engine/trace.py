@@ -12,11 +12,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.undisturbed import evaluating
+from pxframe.base.undisturbed import evaluating, undisturbed
 from pxframe.engine.attention import math_attention
 from pxframe.engine.factors import find_factors, masks, needed
 from pxframe.engine.graph import Trace
+from pxframe.engine.layers import recording_layers
 from pxframe.engine.reuse import find_reuse
+
+#: Parts of the messages by which torch says that Python code asked a traced tensor for its value.
+_ASKED_FOR_VALUES = ("trying to get a value out of", "trying to get value out of", "data-dependent")
 
 
 def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
@@ -25,30 +29,51 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
     Raises:
         PxframeError: the model's Python code cannot be traced, or its output does not use its input.
     """
-    parameters = {n: p.detach() for n, p in model.named_parameters()}
-    tensors = {**parameters, **{n: b.detach() for n, b in model.named_buffers()}}
 
     def forward(flat: Sequence[Tensor], x: Tensor) -> list[Tensor]:
-        output = functional_call(
-            model, dict(zip(tensors, flat, strict=True)), (x.clone(),)
-        )  # it may work in place on it
+        # The model may work in place on its input.
+        output = functional_call(model, dict(zip(tensors, flat, strict=True)), (x.clone(),))
         leaves = pytree.tree_leaves(output)
         return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
-    with evaluating(model), math_attention(), torch.no_grad():
-        try:
-            module = make_fx(functionalize(forward, remove="mutations"))(list(tensors.values()), inputs)
-        except Exception as error:
-            cause = f"{type(error).__name__}: {error}".splitlines()[0]
-            shape = tuple(inputs.shape)
-            raise PxframeError(f"the model cannot be traced on an input of shape {shape}: {cause}") from error
+    with undisturbed(model), evaluating(model), math_attention(), torch.no_grad():
+        # What the model writes into is written back to these when its trace is made: parameters are copies, and so are
+        # buffers inside ``undisturbed``.
+        parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
+        tensors = {**parameters, **dict(model.named_buffers())}
+        with recording_layers(model) as running:
+            try:
+                module = make_fx(functionalize(forward, remove="mutations"))(list(tensors.values()), inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # of any module's forward, or of torch's tracer
+                raise _explained(error, inputs, running) from error
     return _read(module, list(tensors), frozenset(parameters))
+
+
+def _explained(error: Exception, inputs: Tensor, running: Sequence[str]) -> PxframeError:
+    where = f" in {running[-1]}" if running else ""
+    text = " ".join(str(error).split())
+    if any(part in text for part in _ASKED_FOR_VALUES):
+        return PxframeError(
+            f"the forward pass asks for the values of a tensor{where} (an 'if' or a loop over data, .item(), "
+            f".tolist()), so its graph is not the same for every input; only scorers that read no paths can prune it"
+        )
+    return PxframeError(
+        f"the model cannot be traced on an input of shape {tuple(inputs.shape)} and {inputs.dtype}: "
+        f"{type(error).__name__}{where}: {text[:200]}; check the batches' shape and dtype, "
+        f"or use a scorer that reads no paths"
+    )
 
 
 def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) -> Trace:
     for node in module.graph.nodes:
         if node.target is torch.ops.aten.as_strided_.default:  # torch's own, of 1x1 kernels in channels_last
             node.target = torch.ops.aten.as_strided.default
+        if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
+            # What forward writes into a buffer: nothing to do with its output, and never to be done again.
+            node.replace_all_uses_with(node.args[1])
+            module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
     nodes = list(module.graph.nodes)
     placeholders = [n for n in nodes if n.op == "placeholder"]

@@ -25,7 +25,7 @@ from pxframe.pruning.refit import REFITS
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.flops import macs
 from pxframe.scoring.net import Loss, Net, Train
-from pxframe.scoring.prunable import prunable
+from pxframe.scoring.prunable import left_dense, prunable
 from pxframe.scoring.scorer import Scorer
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
@@ -78,6 +78,8 @@ def score(
         net = Net(model, full_masks(model, names, masks), loss, generator, train)
         with blaming(where):
             scores = method.score(net, data)
+        net.check_untouched(where, exact=True)
+        with blaming(where):
             net.settle()
         return check_scores(scores, net.weights, where)
 
@@ -160,6 +162,8 @@ def _pruned(
                 net.density = plan.density(number)
                 with blaming(where):
                     found = (method.score_channels if unit.whole_channels else method.score)(net, data)
+                net.check_untouched(where, exact=number == plan.rounds)
+                with blaming(where):
                     net.settle()
                 scores = check_scores(found, plan.entries(net.masks), where)
                 if unit.compute_aware:
@@ -196,7 +200,7 @@ def _pruned(
         "sparsity": ticket.sparsity,
         "seed": seed,
         "emptied": emptied(ticket.masks),
-        "left_dense": [name for name in masks if name not in fitting],
+        "left_dense": left_dense(model, fitting, plan.exclude),
         "fingerprint": fingerprint(net.weights),
         "macs": costs,
         "input": None if example is None else list(example.shape[1:]),

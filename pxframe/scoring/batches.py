@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from pxframe.base.errors import PxframeError
 
@@ -14,7 +15,8 @@ from pxframe.base.errors import PxframeError
 class Batches:
     """Any iterable of ``(input, target)`` pairs, read as far as asked for, once, and replayed in the same order.
 
-    A one-shot iterator serves any number of rounds, and every round sees the same data.
+    A one-shot iterator serves any number of rounds, and every round sees the same data: each pass hands out copies, so
+    a scorer or a model that writes into a batch changes neither the next pass nor the caller's tensors.
     """
 
     def __init__(self, source: Iterable[Any] | None, device: torch.device) -> None:
@@ -36,7 +38,7 @@ class Batches:
                 except StopIteration:
                     return
                 self._seen.append(self._pair(batch, at))
-            yield self._seen[at]
+            yield _copied(self._seen[at])
             at += 1
 
     def first(self) -> tuple[Tensor, Tensor] | None:
@@ -50,5 +52,13 @@ class Batches:
                 f"got {type(batch).__name__}"
             )
         inputs, targets = batch
+        if inputs.ndim == 0 or len(inputs) == 0:
+            raise PxframeError(
+                f"batch {at} has no sample: its input has shape {list(inputs.shape)}; leave such batches out"
+            )
         targets = targets.to(self._device) if isinstance(targets, Tensor) else targets
         return inputs.to(self._device), targets
+
+
+def _copied(pair: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+    return pytree.tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, pair)

@@ -1,4 +1,4 @@
-"""What a layer costs: multiply-accumulates, read off the model's graph."""
+"""The cost of each layer in multiply-accumulates, read from the model's graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pxframe.engine.rules.table import PRODUCTS, operation
 
 
 def macs(trace: Trace) -> dict[str, int]:
-    """Multiply-accumulates per forward pass of the trace's batch, by name of the weight that is multiplied with."""
+    """Multiply-accumulates of a forward pass on the trace's batch, by name of the weight."""
     costs: dict[str, int] = defaultdict(int)
     for node, name, at in multiplications(trace):
         costs[name] += _cost(node, at)
@@ -22,7 +22,7 @@ def macs(trace: Trace) -> dict[str, int]:
 
 
 def multiplications(trace: Trace) -> Iterator[tuple[fx.Node, str, int]]:
-    """The nodes that multiply by a parameter: node, the parameter's name, and its place among the arguments."""
+    """The nodes that multiply by a parameter: node, name of the parameter, its position among the arguments."""
     for node in trace.nodes:
         positions = PRODUCTS.get(operation(node), ()) if node.op == "call_function" else ()
         for at in positions:
@@ -33,7 +33,7 @@ def multiplications(trace: Trace) -> Iterator[tuple[fx.Node, str, int]]:
 
 
 def inputs_first(trace: Trace) -> list[str]:
-    """Names of weights whose first dimension are the inputs: of transposed convolutions, and of ``x @ weight``."""
+    """Names of the weights whose first dimension is the input: in transposed convolutions and in ``x @ weight``."""
     found = []
     for node, name, at in multiplications(trace):
         if operation(node) == "convolution":
@@ -47,7 +47,7 @@ def inputs_first(trace: Trace) -> list[str]:
 
 
 def _cost(node: fx.Node, at: int) -> int:
-    """Elements of the output times the number of products summed in each."""
+    """The number of output elements times the number of products that are summed in each."""
     weight = _shape(node.args[at])
     if operation(node) == "convolution":
         if node.args[6]:  # transposed: every input element is multiplied with [out, *kernel]

@@ -1,4 +1,4 @@
-"""What an output channel is made of: the parameters that a mask entry on it multiplies."""
+"""The parameters that a mask entry on an output channel multiplies."""
 
 from __future__ import annotations
 
@@ -7,31 +7,56 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx
 
+from pxframe.base.errors import PxframeError
 from pxframe.engine.graph import Trace
 from pxframe.engine.rules.norms import BATCH_NORMS
-from pxframe.engine.rules.table import operation
+from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.scoring.flops import multiplications
+
+#: Where the bias stands among the arguments of a product that adds one.
+_BIASES = {"convolution": 2, "linear": 2, "addmm": 0, "baddbmm": 0}
 
 
 def channel_parameters(trace: Trace) -> dict[str, list[str]]:
     """By weight, the parameters that scale its output channels together.
 
-    A mask entry stands on a channel's output: behind the batch norm, if one follows at once, so on its gamma and beta;
-    else on the layer's weight and bias. (In front of a batch norm in training mode it would do nothing: the norm undoes
-    any scale.)
+    A mask entry stands on a channel's output: behind the batch norm if one follows at once, and so on its gamma and
+    beta, else on the layer's weight and bias. (In front of a batch norm in training mode it would do nothing: the norm
+    undoes any scale.)
+
+    Raises:
+        PxframeError: a batch norm without gamma and beta follows a layer, so no parameter stands for its channels.
     """
     found: dict[str, list[str]] = {}
-    for node, name, _ in multiplications(trace):
-        users = list(node.users)
-        after = users[0] if len(users) == 1 and operation(users[0]) in BATCH_NORMS else None
-        if after is not None and operation(node) == "convolution":
-            parts = [after.args[1], after.args[2]]
-            found[name] = [trace.tensors[p] for p in parts if isinstance(p, fx.Node)]
+    for node, name, at in multiplications(trace):
+        norm = _norm_behind(node, at)
+        if norm is not None:
+            named = [trace.tensors[p] for p in norm.args[1:3] if isinstance(p, fx.Node)]
+            if not named:
+                raise PxframeError(
+                    f"the batch norm behind {name!r} has no parameters (affine=False), so a channel's score cannot be "
+                    f"formed; exclude {name!r}, or give the norm affine=True"
+                )
+            found[name] = named
         else:
-            bias = node.args[2] if operation(node) == "convolution" else node.args[0]
-            named = trace.tensors.get(bias) if isinstance(bias, fx.Node) else None
-            found[name] = [name] + ([named] if named in trace.parameters else [])
+            found[name] = [name, *_bias(trace, node)]
     return found
+
+
+def _norm_behind(node: fx.Node, at: int) -> fx.Node | None:
+    """The batch norm that alone reads the product ``node``, whose weight is the argument ``at``."""
+    users = list(node.users)
+    from_left = operation(node) != "convolution" and at == min(PRODUCTS[operation(node)])  # W @ x: channels come first
+    if len(users) == 1 and operation(users[0]) in BATCH_NORMS and (operation(node) == "linear" or not from_left):
+        return users[0]
+    return None
+
+
+def _bias(trace: Trace, node: fx.Node) -> list[str]:
+    at = _BIASES.get(operation(node), len(node.args))
+    bias = node.args[at] if at < len(node.args) else None
+    name = trace.tensors.get(bias) if isinstance(bias, fx.Node) else None
+    return [name] if name is not None and name in trace.parameters else []
 
 
 def channel_sums(

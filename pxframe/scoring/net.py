@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pxframe.base.errors import PxframeError, some
-from pxframe.base.undisturbed import evaluating, seeded
+from pxframe.base.errors import PxframeError, some, within
+from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.trace import Trace, trace_model
+from pxframe.scoring.batches import Batches
+from pxframe.scoring.model import explaining_forward, refuse_wrapped
 from pxframe.ticket.ticket import Ticket
 
 Loss = Callable[[Any, Any], Tensor]
@@ -26,13 +29,17 @@ Train = Callable[..., None]
 class Net:
     """A model, the weights to be scored, and their masks. Nothing here changes the model.
 
+    All tensors are copies of the model's: a scorer that writes into one of them does not reach the model, and
+    :meth:`check_untouched` tells.
+
     Attributes:
-        weights: the prunable weights theta, by parameter name, detached; pruned ones keep their value.
+        weights: the prunable weights theta, by parameter name, detached; pruned weights keep their value.
         masks: bool tensors of the same names and shapes, true where kept.
         loss: ``loss(output, target) -> scalar``.
         generator: seeded CPU generator, for scorers that draw numbers.
-        density: the share of weights to be kept after this round; None where scores are all that is asked for.
-        memory: whatever a scorer carries from one round to the next.
+        density: the share of weights to be kept after this round; None where only scores are wanted.
+        memory: for the scorer alone: whatever it carries from one round to the next.
+        cache: for :mod:`pxframe.scoring.paths` alone: what the path networks carry from one round to the next.
     """
 
     density: float | None = None
@@ -45,16 +52,42 @@ class Net:
         generator: torch.Generator | None = None,
         train: Train | None = None,
     ) -> None:
+        refuse_wrapped(model)
         self._model = model
-        self._parameters = {n: p.detach() for n, p in model.named_parameters()}
+        self._parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
+        self._buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
+        self._versions = [t._version for t in (*self._parameters.values(), *self._buffers.values())]
         self._traces: dict[Any, Trace] = {}
-        self.weights = {name: self._parameters[name] for name in masks}
-        self.masks = dict(masks)
+        self.weights: Mapping[str, Tensor] = MappingProxyType({name: self._parameters[name] for name in masks})
+        self.masks = masks
         self.loss: Loss = _explained(loss or F.cross_entropy)
         self.generator = generator or torch.Generator().manual_seed(0)
         self.memory: dict[Any, Any] = {}
+        self.cache: dict[Any, Any] = {}
         self._train = train
         self._required: list[tuple[Tensor, str]] = []
+
+    @property
+    def masks(self) -> Mapping[str, Tensor]:
+        return self._masks
+
+    @masks.setter
+    def masks(self, masks: Mapping[str, Tensor]) -> None:
+        self._masks = MappingProxyType({name: mask.clone() for name, mask in masks.items()})
+        self._mask_versions = [mask._version for mask in self._masks.values()]
+
+    def with_(self, *, loss: Loss | None = None, masks: Mapping[str, Tensor] | None = None) -> Net:
+        """The same network with another loss or other masks.
+
+        The new net shares traces, memory, cache and unsettled requirements with this one, on purpose: none of them
+        depends on loss or masks.
+        """
+        other = copy.copy(self)
+        if loss is not None:
+            other.loss = loss
+        if masks is not None:
+            other.masks = masks
+        return other
 
     @property
     def device(self) -> torch.device:
@@ -62,27 +95,56 @@ class Net:
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """All parameters, detached, the prunable ones included."""
+        """All parameters, detached, the prunable ones included; to be read only."""
         return dict(self._parameters)
 
     @property
     def buffers(self) -> dict[str, Tensor]:
-        """The model's buffers (BN statistics among them): its own, to be read only."""
-        return {n: b.detach() for n, b in self._model.named_buffers()}
+        """The model's buffers (BN statistics among them); to be read only."""
+        return dict(self._buffers)
 
     def masked(self) -> dict[str, Tensor]:
         """theta * m: the prunable weights with the pruned ones at zero."""
         return {name: weight * self.masks[name] for name, weight in self.weights.items()}
 
+    def check_untouched(self, where: str, exact: bool = False) -> None:
+        """Raise if a weight, buffer or mask of this net was written into.
+
+        Args:
+            where: what the message begins with: the scorer, and the round.
+            exact: compare the values with the model's own, too. Writing through ``.data`` or NumPy leaves no other
+                sign; the comparison waits for the device.
+
+        Raises:
+            PxframeError: names the tensor.
+        """
+        tensors = {**self._parameters, **self._buffers}
+        touched = [name for (name, t), v in zip(tensors.items(), self._versions, strict=True) if t._version != v]
+        for (name, mask), version in zip(self._masks.items(), self._mask_versions, strict=True):
+            if mask._version != version:
+                touched.append(f"the mask of {name}")
+        if exact and not touched:
+            own = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
+            touched = [name for name, tensor in tensors.items() if not _same(tensor, own[name])]
+        if touched:
+            raise PxframeError(
+                f"{where} wrote into {some(touched)} in place; a scorer must work on copies (tensor.clone()). "
+                f"The model itself is unchanged"
+            )
+
     def __call__(self, inputs: Tensor, weights: Mapping[str, Tensor] | None = None) -> Any:
         """The model's output with ``weights`` in place of its own (default: the masked ones).
 
-        The model runs in the mode it was handed over in; buffers it updates on the way (BN statistics) are copies, and
-        so is the input, which its first operation may work on in place.
+        The model runs in the mode it was handed over in. Whatever ``forward`` changes on the way (BN statistics,
+        counters, cached tensors, its input, parameters that are not in ``weights``) are copies.
+
+        Raises:
+            PxframeError: the model fails on these inputs; names their shape and dtype.
         """
-        buffers = {n: b.clone() for n, b in self._model.named_buffers()}
         weights = self.masked() if weights is None else weights
-        return functional_call(self._model, {**self._parameters, **buffers, **weights}, (inputs.clone(),))
+        others = {n: p.clone() for n, p in self._parameters.items() if n not in weights}
+        with undisturbed(self._model), explaining_forward(inputs):
+            return functional_call(self._model, {**others, **weights}, (inputs.clone(),))
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside the block."""
@@ -91,13 +153,19 @@ class Net:
     def gradients(
         self, batches: Iterable[tuple[Tensor, Tensor]], weights: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Sum over ``batches`` of dL/dw, at ``weights`` (default: the masked ones), by name; zero where unused."""
+        """Sum over ``batches`` of dL/dw, at ``weights`` (default: the masked ones), by name; zero where unused.
+
+        Raises:
+            PxframeError: model or loss fail on a batch; names the batch.
+        """
         base = self.masked() if weights is None else weights
         leaves = {n: w.detach().requires_grad_() for n, w in base.items()}
         total = {n: torch.zeros_like(w) for n, w in leaves.items()}
         with torch.enable_grad():
-            for inputs, targets in batches:
-                loss = self.loss(self(inputs, leaves), targets)
+            for number, (inputs, targets) in enumerate(batches):
+                # A scorer that hands over single batches numbers them itself.
+                with within(f"batch {number}") if isinstance(batches, Batches) else nullcontext():
+                    loss = self.loss(self(inputs, leaves), targets)
                 if loss.ndim:
                     raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
                 found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
@@ -150,7 +218,8 @@ class Net:
             PxframeError: training let pruned weights move away from zero.
         """
         assert self._train is not None  # the core asks for it where a scorer needs training
-        model = copy.deepcopy(self._model)
+        with torch.no_grad(), undisturbed(self._model):  # a tensor with a gradient history could not be copied
+            model = copy.deepcopy(self._model)
         model.load_state_dict({**model.state_dict(), **(state or {})})
         ticket = Ticket(self.masks)
         ticket.apply(model)
@@ -192,3 +261,7 @@ def _explained(loss: Loss) -> Loss:
             ) from error
 
     return wrapped
+
+
+def _same(held: Tensor, own: Tensor) -> bool:
+    return torch.equal(held, own) or (held.is_floating_point() and torch.allclose(held, own, 0, 0, equal_nan=True))

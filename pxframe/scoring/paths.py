@@ -8,8 +8,8 @@ g^k(x^2) = sum over active paths to k of x_p^2; h^k = sum over all paths to k of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,20 +23,35 @@ from pxframe.scoring.net import Net
 Pool = Literal["sum", "max"]
 
 
+class Counts(NamedTuple):
+    """The path counts c_k of all samples of one size.
+
+    Attributes:
+        inputs: one of those samples, ``[1, ...]``: its shape and dtype tell which h belongs to the counts.
+        values: c_k, one value per output tensor of the model, of its shape with a batch of one.
+    """
+
+    inputs: Tensor
+    values: list[Scaled]
+
+
 def active_paths(
     net: Net, batches: Iterable[tuple[Tensor, Any]], *, batch_norm: str = "running"
-) -> tuple[list[Scaled], dict[str, Tensor]]:
+) -> tuple[list[Counts], dict[str, Tensor]]:
     """c_k = sum_n g^k(x_n^2), and (``batch_norm="batch"``) f's mean batch variances. f and g run together.
 
+    Samples of different sizes have different h, and their outputs may be maps of different sizes, so they are counted
+    apart.
+
     Returns:
-        one value per output tensor of the model, of its shape with a batch of one; variances by buffer name.
+        the counts for each size of the samples, in the order the sizes first appear; variances by buffer name.
 
     Raises:
         PxframeError: no data, an output that is not finite, or an operation the engine does not know.
     """
     tensors = f_tensors(net)
-    totals: list[list[Scaled]] = []
-    variances: list[dict[str, Tensor]] = []
+    totals: dict[tuple[int, ...], Counts] = {}
+    variances: dict[str, Tensor] = {}
     samples = 0
     with torch.no_grad():
         weights = path_weights(net.parameters, net.masks, power=0)
@@ -46,13 +61,18 @@ def active_paths(
             run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
             check_outputs(net, run.outputs, len(inputs))
             bits = math.log2(len(inputs))
-            totals.append([value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]])
-            variances.append({name: variance * len(inputs) for name, variance in run.variances.items()})
+            values = [value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]]
+            size = tuple(inputs.shape[1:])
+            if size in totals:
+                earlier = totals[size].values
+                values = [add([one, other]) for one, other in zip(earlier, values, strict=True)]
+            totals[size] = Counts(inputs[:1], values)
+            for name, variance in run.variances.items():
+                variances[name] = variances.get(name, 0) + variance * len(inputs)
             samples += len(inputs)
     if not totals:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
-    mean = {name: torch.stack([v[name] for v in variances]).sum(0) / samples for name in variances[0]}
-    return [add(list(parts)) for parts in zip(*totals, strict=True)], mean
+    return list(totals.values()), {name: variance / samples for name, variance in variances.items()}
 
 
 def open_paths(
@@ -77,7 +97,7 @@ def open_paths(
     """
     start = ones_input(inputs, path_dtype(inputs.dtype))
     weights, exponents = mantissas(net, power, leaves)
-    scales = {} if variances else net.memory.setdefault(("scales", power), {})
+    scales = {} if variances else net.cache.setdefault(("scales", power), {})
     reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
     run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, start)])
     return run.paths[0], weights
@@ -92,11 +112,11 @@ def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Ten
         weights by name (with ``leaves`` the prunable ones require gradients), and exponents of the prunable ones.
     """
     key = ("mantissas", power)
-    if key not in net.memory:
+    if key not in net.cache:
         dense = path_weights(net.parameters, {}, power)
         scaled = {name: Scaled.of(dense[name]) for name in net.masks}
-        net.memory[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
-    dense, exponents = net.memory[key]
+        net.cache[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
+    dense, exponents = net.cache[key]
     masked = {name: (dense[name] * mask).requires_grad_(leaves) for name, mask in net.masks.items()}
     return dense | masked, exponents
 
@@ -112,6 +132,25 @@ def contract(values: list[Scaled], factors: list[Scaled] | None = None) -> Scale
             factor = factors[index].measured()
             terms.append(Scaled((value.mantissa * factor.mantissa).sum(), value.exponent + factor.exponent))
     return add(terms)
+
+
+def trace_saliencies(
+    net: Net, counts: Iterable[Counts], variances: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """S = dR/d(theta^2) * theta^2 with R = sum_n sum_k g^k(x_n^2) h^k (Eq. 9), by name of the prunable weight.
+
+    R is a sum over the sizes of the samples, so h is evaluated once for each size.
+
+    Args:
+        counts, variances: as :func:`active_paths` returns them.
+    """
+
+    def parts() -> Iterator[dict[str, Scaled]]:
+        for inputs, values in counts:
+            opened, weights = open_paths(net, inputs, 2, variances=variances, leaves=True)
+            yield scaled_saliencies(net, contract(opened, values), weights)
+
+    return summed(parts())
 
 
 def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,6 +174,16 @@ def _product(gradient: Tensor, weight: Tensor) -> Tensor:
     return gradient.mul_(weight) if writable(gradient) else gradient * weight
 
 
+def summed(parts: Iterable[Mapping[str, Scaled]]) -> dict[str, Tensor]:
+    """The sum of scores, as tensors. ``parts`` may be a generator: no more than two parts are in memory at a time."""
+    total: Mapping[str, Scaled] = {}
+    for part in parts:
+        total = {name: add([total[name], value]) for name, value in part.items()} if total else part
+    if not total:
+        raise PxframeError("no data: 'batches' gave no (input, target) pair")
+    return plain(total)
+
+
 def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     """Scores as tensors: exact, unless they would leave their dtype; then divided by one power of two for all.
 
@@ -151,13 +200,19 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
 
 
 def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Scaled, Scaled]:
-    """||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2).
+    """The two norms whose product bounds the trace of the NTK (the paper's Section 3.2), for samples of one size.
 
-    ``float()`` gives the number, ``.log2()`` its logarithm: ResNet-152's does not fit a double.
+    ||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2).
+
+    Returns:
+        two values without dimensions. ``float()`` gives the number, ``.log2()`` its logarithm: the norms of ResNet-152
+        do not fit a double.
     """
-    pairs = list(batches)
-    counts, _ = active_paths(net, pairs)
-    values, weights = open_paths(net, pairs[0][0], 2, leaves=True)
+    counts, _ = active_paths(net, batches)
+    if len(counts) > 1:
+        raise PxframeError(f"the batches have samples of {len(counts)} sizes; measure one size at a time")
+    [(inputs, by_output)] = counts
+    values, weights = open_paths(net, inputs, 2, leaves=True)
     total, exponents = contract(values), mantissas(net, 2)[1]
     found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
     # The derivative by a pruned weight's square exists, but the weight is not in the network.
@@ -166,7 +221,7 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Sca
         for name, g in zip(net.masks, found, strict=True)
         if g is not None
     ]
-    return contract(counts), add(kept)
+    return contract(by_output), add(kept)
 
 
 def f_tensors(net: Net) -> dict[str, Tensor]:

@@ -70,8 +70,9 @@ def test_fixed_coefficients_against_the_jacobian(name):
     jacobian = jacobian.flatten(0, -2)  # [outputs, inputs]
     jacobian = torch.where(jacobian.abs() < 1e-12, 0.0, jacobian)
     net = as_net(model)
-    net.masks["conv.weight"] = model.conv.weight != 0  # g takes kept weights as 1: only the identity's may be kept
-    counts, _ = active_paths(net, [(x[:2], None), (x[2:], None)])
+    # g takes kept weights as 1: only the identity's may be kept.
+    net.masks = {**net.masks, "conv.weight": model.conv.weight != 0}
+    [(_, counts)], _ = active_paths(net, [(x[:2], None), (x[2:], None)])
     expected = (jacobian != 0).double() @ x.square().sum(0).flatten()
     assert torch.allclose(counts[0].mantissa.flatten() * 2.0 ** int(counts[0].exponent), expected)
     for power in (1, 2):
@@ -90,7 +91,7 @@ def test_gates_replay_what_f_let_through(activation):
     x = torch.tensor([[1.7], [-2.9], [0.4]], dtype=torch.float64)
     z = model[0](x)
     expected = (activation(z) / z * x).square().sum().item()
-    counts, _ = active_paths(as_net(model), [(x, None)])
+    [(_, counts)], _ = active_paths(as_net(model), [(x, None)])
     assert total(counts) == pytest.approx(expected)
     values, _ = open_paths(as_net(model), x, 2)
     paths = (model[0].weight.flatten() * model[2].weight.flatten()).square().sum().item()
@@ -159,7 +160,7 @@ def test_counts_beyond_any_float_keep_their_ratios():
     for layer in layers:
         nn.init.constant_(layer.weight, 1.0 / width)
     model = nn.Sequential(*layers)
-    counts, _ = active_paths(as_net(model), [(torch.ones(2, width), None)])
+    [(_, counts)], _ = active_paths(as_net(model), [(torch.ones(2, width), None)])
     assert float(contract(counts).log2()) == pytest.approx(1 + (depth + 1) * math.log2(width))
     scores = pxframe.score(model, [(torch.ones(2, width), None)])
     assert all(torch.isfinite(s).all() and (s > 0).all() for s in scores.values())
@@ -180,11 +181,11 @@ def test_a_branch_whose_counts_dwarf_the_other_leaves_both_right():
     model = Lopsided()
     for parameter in model.parameters():
         nn.init.constant_(parameter, 1 / 32)
-    counts, _ = active_paths(as_net(model), [(torch.ones(1, 32), None)])
+    [(_, counts)], _ = active_paths(as_net(model), [(torch.ones(1, 32), None)])
     assert float(contract(counts).log2()) == pytest.approx(61 * 5, abs=1e-4)
     net = as_net(model)
     net.masks["branch.7.weight"][:] = False  # now the branch carries nothing, at a huge exponent
-    counts, _ = active_paths(net, [(torch.ones(1, 32), None)])
+    [(_, counts)], _ = active_paths(net, [(torch.ones(1, 32), None)])
     assert total(counts) == pytest.approx(32)
 
 
@@ -228,7 +229,9 @@ def test_a_model_that_cannot_be_traced_is_an_error():
         def forward(self, x):
             return super().forward(x) if x.sum() > 0 else x
 
-    with pytest.raises(pxframe.PxframeError, match="cannot be traced on an input of shape"):
+    with pytest.raises(
+        pxframe.PxframeError, match=r"asks for the values of a tensor in the model itself \(Branching\)"
+    ):
         pxframe.score(Branching(4, 4), [(torch.ones(2, 4), None)])
 
 
@@ -237,3 +240,30 @@ def test_norms_of_one_linear_layer_by_hand():
     x = torch.tensor([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0]], dtype=torch.float64)
     # one path per weight: sum over samples and outputs of x_i^2, and one derivative of 1 per weight
     assert [float(n) for n in jacobian_norms(as_net(model), [(x, None)])] == pytest.approx([2 * 15.0, 6.0])
+
+
+class Difference(nn.Module):
+    """One branch minus three times the other, in every spelling of torch."""
+
+    def __init__(self, spelling):
+        super().__init__()
+        self.a, self.b, self.spelling = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False), spelling
+
+    def forward(self, x):
+        return self.spelling(self.a(x), self.b(x))
+
+
+@pytest.mark.parametrize(
+    ("spelling", "by_a", "by_b"),
+    [
+        (lambda a, b: torch.rsub(a, b, alpha=3), 3, 1),  # b - 3 a
+        (lambda a, b: torch.sub(a, b, alpha=3), 1, 3),
+        (lambda a, b: torch.add(a, b, alpha=3), 1, 3),
+    ],
+    ids=["rsub", "sub", "add"],
+)
+def test_alpha_scales_the_term_it_belongs_to(spelling, by_a, by_b):
+    model = Difference(spelling)
+    scores = pxframe.score(model, [(torch.randn(2, 3), None)], scorer="synflow")
+    assert torch.allclose(scores["a.weight"], by_a * model.a.weight.abs())
+    assert torch.allclose(scores["b.weight"], by_b * model.b.weight.abs())

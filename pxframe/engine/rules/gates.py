@@ -1,4 +1,4 @@
-"""Operations that choose by the data: activations and max-pooling. Recorded in f, replayed in g, open in h."""
+"""Operations whose choice depends on the data: activations and max-pooling. Recorded in f, replayed in g, open in h."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def max_pool2d(step: Step) -> list[Any]:
 
 
 def _window_sum(step: Step, value: Scaled) -> Scaled:
-    """With every gate open, all that a window holds reaches its output."""
+    """Max-pooling with every gate open: the sum over each window."""
     if "adaptive" in str(step.node.target):
         raise unknown(step.node, "with all gates open")
     kernel, stride = list(step.args[1]), list(step.option(2, "stride") or step.args[1])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from pxframe.engine.reading import powered
-from pxframe.engine.rules.table import Step, rule, unknown
+from pxframe.engine.rules.table import Step, operation, rule, unknown
 from pxframe.engine.scaled import Scaled, add
 
 # --- weights ------------------------------------------------------------------------------------------------------
@@ -59,12 +59,12 @@ def _product(step: Step, left: fx.Node, right: fx.Node) -> Scaled:
 
 
 def _bits(step: Step, node: fx.Node) -> float:
-    """How far a product with the entries of ``node`` may grow where they are 0 or 1: all but factors."""
+    """log2 of the growth by a product with the entries of ``node``: 0 for entries of 0 or 1, no bound for a factor."""
     return math.inf if step.is_factor(node) else 0.0
 
 
 def _once(weight: Tensor) -> Tensor:
-    """A matrix that was expanded over the batch, unexpanded: no gradient of its own for every sample."""
+    """Undo the expansion of a matrix over the batch, so that its gradient is not formed for every sample."""
     while weight.ndim > 2 and weight.stride(0) == 0:
         weight = weight[0]
     return weight
@@ -75,13 +75,17 @@ def _once(weight: Tensor) -> Tensor:
 
 @rule("add", "rsub")
 def addition(step: Step) -> Scaled:
-    """a + alpha * b. A summand that does not depend on the input is a bias: no path starts there."""
+    """a + alpha * b; ``rsub`` is b - alpha * a, and a difference counts like a sum.
+
+    A summand that does not depend on the input is a bias: no path starts there.
+    """
     step.refuse_factors(step.args[:2])
+    multiplied = 0 if operation(step.node) == "rsub" else 1
     terms: list[Scaled] = []
     over = None
     for index, argument in enumerate(step.args[:2]):
         if step.is_path(argument):
-            factor = step.node.kwargs.get("alpha", 1) if index == 1 else 1
+            factor = step.node.kwargs.get("alpha", 1) if index == multiplied else 1
             over = len(terms) if step.reuse == index else over
             terms.append(_scaled_by(step, step.paths[argument], factor))
     shape = step.result_shape()

@@ -1,7 +1,7 @@
-"""Normalisation: a diagonal of positive scales, the shift dropped.
+"""Normalisation: a diagonal of positive scales; the shift is dropped.
 
-Batch norm's scale at eval is gamma / sigma with a fixed sigma, so all of it is a part of the weights. Layer and group
-norm divide by the sigma of the sample: gamma is a weight, 1 / sigma a factor (see ``factors.py``).
+The scale of batch norm in eval mode is gamma / sigma with a fixed sigma, so all of it is a part of the weights. Layer
+and group norm divide by the sigma of the sample: gamma is a weight, and 1 / sigma is a factor (see ``factors.py``).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _over_sigma(value: Scaled, inverse: Tensor, eps: float) -> Scaled:
 
 @rule("sub")
 def subtraction(step: Step) -> Scaled:
-    """x minus its own mean is the shift of a normalisation written out; it is dropped. Else a sum of paths."""
+    """x minus its own mean is the shift of a normalisation written out, and is dropped. Otherwise a sum of paths."""
     return step.path() if _is_mean(step.args[1], step.args[0]) else addition(step)
 
 

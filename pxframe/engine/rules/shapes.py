@@ -11,7 +11,7 @@ from torch import Tensor
 from pxframe.engine.rules.table import Step, operation, rule, unknown
 from pxframe.engine.scaled import FLOOR, Scaled, align
 
-#: Applied alike to activations and to weights on their way to a convolution or matrix product.
+#: Applied in the same way to activations, and to weights before a convolution or matrix product.
 MOVES = frozenset(
     (
         *("view", "_unsafe_view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "repeat"),
@@ -30,7 +30,7 @@ def move(step: Step) -> Any:
     value = step.path()
 
     def apply(tensor: Tensor) -> Any:
-        if "view" in operation(step.node):  # the path value may lie in memory otherwise than f's did
+        if "view" in operation(step.node):  # the path value may have other strides than f's value
             return tensor.reshape(step.args[1])
         rest = [_plain(step, argument) for argument in step.args[1:]]
         return step.node.target(tensor, *rest, **step.node.kwargs)  # type: ignore[operator]
@@ -48,7 +48,7 @@ def same(step: Step) -> Scaled:
 
 @rule("as_strided")
 def as_strided(step: Step) -> Scaled:
-    """Torch lays 1x1 kernels and maps out anew for its channels_last convolutions; as long as the shape stays."""
+    """Torch changes the strides of 1x1 kernels and maps for channels_last convolutions. The shape must stay."""
     if step.result_shape() != tuple(step.path().mantissa.shape):
         raise unknown(step.node, "to another shape")
     return step.path()
@@ -82,14 +82,14 @@ def cat(step: Step) -> Scaled:
 
 @rule("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full")
 def constant(step: Step) -> Scaled:
-    """Of the input these take the shape only: no path."""
+    """These operations read only the shape of their input, so no path leads through them."""
     like = step.path()
     zeros = like.mantissa.new_zeros(step.result_shape())
     return Scaled(zeros, torch.full_like(like.exponent, FLOOR), 0.0)
 
 
 def _plain(step: Step, argument: Any) -> Any:
-    """Arguments of a move are numbers, or index tensors that do not depend on the input."""
+    """The value of an argument of a move: a number, or an index tensor that does not depend on the input."""
     if isinstance(argument, (list, tuple)):
         return type(argument)(_plain(step, a) for a in argument)
     return step.raw(argument)

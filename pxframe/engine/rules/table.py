@@ -1,4 +1,4 @@
-"""The table of operations a path network knows, and what a rule is given."""
+"""The table of operations that a path network knows, and the arguments of a rule."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch import Tensor, fx
 
 from pxframe.base.errors import PxframeError
 from pxframe.engine.graph import Trace
+from pxframe.engine.layers import layer_of
 from pxframe.engine.reading import Reading
 from pxframe.engine.scaled import Scaled, writable
 
 Rule = Callable[["Step"], Any]
 RULES: dict[str, Rule] = {}
-#: Operations that multiply by a weight: where the weight and the other factor stand among their arguments. Of a matrix
-#: product either may be the weight.
+#: Operations that multiply by a weight: the positions of the weight and of the other factor among their arguments.
+#: Either factor of a matrix product may be the weight.
 PRODUCTS: dict[str, tuple[int, int]] = {
     "convolution": (1, 0),
     "mm": (1, 0),
@@ -64,9 +65,11 @@ def operation(node: fx.Node) -> str:
 def unknown(node: fx.Node, why: str = "") -> PxframeError:
     """The error for an operation the path engine cannot read."""
     detail = f" {why}" if why else ""
+    layer = layer_of(node)
+    where = f"node {node.name!r} of {layer}" if layer else f"node {node.name!r}"
     return PxframeError(
-        f"the path engine does not know the operation {node.target}{detail} (node {node.name!r}); "
-        f"path-based scorers cannot read this model"
+        f"the path engine does not know the operation {node.target}{detail} ({where}); "
+        f"only scorers that read no paths can prune this model"
     )
 
 
@@ -75,12 +78,12 @@ class Step:
     """One node, as one reading sees it.
 
     Attributes:
-        paths: values of this reading: ``Scaled`` for every node that a path leads through.
-        values: values of f: tensors of nodes that do not depend on the input, and of all nodes where f runs.
-        fixed: gives a weight or coefficient (a node that does not depend on the input), or a factor, as this reading
-            takes it.
-        trace: the graph; of it, the names behind placeholder nodes and the factors (see ``factors.py``).
-        reuse: place of the argument whose path value may be written over; None: of none.
+        paths: the path values of this reading: a ``Scaled`` for every node that a path leads through.
+        values: the tensors of f: of nodes that do not depend on the input, and of all nodes if f runs.
+        fixed: returns the value that this reading uses for a weight, a coefficient (a node that does not depend on the
+            input) or a factor.
+        trace: the graph. Rules read the names behind placeholder nodes and the factors (see ``factors.py``).
+        reuse: position of the argument whose path value may be written over; None if there is none.
     """
 
     node: fx.Node
@@ -112,7 +115,7 @@ class Step:
         return isinstance(argument, fx.Node) and argument in self.trace.factors
 
     def refuse_factors(self, arguments: Iterable[Any]) -> None:
-        """Beside an activation a factor would be lost: paths to it there are none."""
+        """Refuse a factor beside an activation: no path leads to a factor, so its part would be lost."""
         if any(self.is_factor(argument) for argument in arguments):
             raise unknown(self.node, "of an activation and a factor, which carries no path")
 
@@ -123,8 +126,8 @@ class Step:
     def linear(self, value: Scaled, function: Callable[[Tensor], Tensor], bits: float) -> Scaled:
         """Apply a linear map with non-negative coefficients.
 
-        Where paths are counted, coefficients are 0 or 1 and ``bits`` bounds the growth (of a factor there is no
-        bound: infinity); otherwise the result is measured.
+        If paths are counted, coefficients are 0 or 1 and ``bits`` bounds the growth (infinity for a factor, which has
+        no bound); otherwise the result is measured.
         """
         if self.reading.power == 0:
             return value.map(function, bits)
@@ -136,8 +139,8 @@ class Step:
         """Like :meth:`linear`, for ``function(mantissa, weight)``, linear in both.
 
         Args:
-            node: where ``weight`` comes from.
-            terms: how many products the function sums at most in one number.
+            node: the node of ``weight``.
+            terms: the largest number of products that the function sums in one entry.
         """
         bits = math.inf if self.is_factor(node) else math.log2(max(1, terms))
         exponent = self.reading.exponents.get(self.trace.parameter(node) or "")
@@ -149,7 +152,7 @@ class Step:
         return Scaled(function(value.mantissa, weight), value.exponent).measured()
 
     def may_write(self, value: Scaled, shape: tuple[int, ...]) -> bool:
-        """Whether a value that nobody reads any more can take a result of ``shape``."""
+        """Whether a result of ``shape`` fits into the memory of ``value``, which no later node reads."""
         return value.mantissa.shape == shape and writable(value.mantissa)
 
     def result_shape(self) -> tuple[int, ...]:

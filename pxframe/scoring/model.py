@@ -1,0 +1,44 @@
+"""Models that cannot be scored as they are, and models that fail on their inputs: one line that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from pxframe.base.errors import PxframeError, some
+
+
+def refuse_wrapped(model: nn.Module) -> None:
+    """Refuse models whose parameters are not there yet, or stand behind a wrapper.
+
+    Raises:
+        PxframeError: says what to pass instead.
+    """
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise PxframeError(f"{some(lazy)} has no shape yet: run one forward pass of the model first")
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise PxframeError(f"the model is wrapped in {type(model).__name__}; pass the original model, model.module")
+    compiled = [path for path, module in model.named_modules() if "_orig_mod" in module._modules]
+    if compiled:
+        which = repr(compiled[0]) if compiled[0] else "the model"
+        raise PxframeError(f"{which} is compiled (torch.compile); pass the original model, without it")
+
+
+@contextmanager
+def explaining_forward(inputs: Tensor) -> Iterator[None]:
+    """Turn what a forward pass on ``inputs`` raises into one line. Running out of memory stays what it is."""
+    try:
+        yield
+    except (PxframeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any module's forward
+        cause = " ".join(str(error).split())[:200]
+        raise PxframeError(
+            f"the model fails on inputs of shape {list(inputs.shape)} and {inputs.dtype}: "
+            f"{type(error).__name__}: {cause}; check the batches' shape and dtype"
+        ) from error
