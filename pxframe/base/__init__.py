@@ -1,4 +1,4 @@
-"""Nothing about pruning: errors, files, paths, options, random states, versions and progress bars.
+"""Nothing about pruning: errors, files, locks, paths, archives, options, random states, versions and progress bars.
 
 Imports no other room of ``pxframe``.
 """

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class PxframeError(Exception):
-    """Something the user can mend: says what was wrong, where, and what to do.
+    """An error that the user can mend. Its message says what is wrong, where, and what to do.
 
     The command line prints it as one line and exits with code 2.
     """
@@ -16,7 +16,7 @@ class PxframeError(Exception):
 
 @contextmanager
 def within(where: str) -> Iterator[None]:
-    """Begin the message of a :class:`PxframeError` from the block with ``where`` it happened."""
+    """Put ``where`` in front of the message of a :class:`PxframeError` that the block raises."""
     try:
         yield
     except PxframeError as error:
@@ -25,7 +25,7 @@ def within(where: str) -> Iterator[None]:
 
 @contextmanager
 def blaming(where: str) -> Iterator[None]:
-    """Turn what mmengine and the libraries raise over a config into one line that begins with ``where``."""
+    """Turn any exception that a library raises inside the block into one line that begins with ``where``."""
     try:
         yield
     except PxframeError as error:
@@ -37,16 +37,16 @@ def blaming(where: str) -> Iterator[None]:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'px'?"`` when a known name is close to ``name``, else the known names."""
-    known = sorted(known)
-    matches = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    """``"; did you mean 'px'?"`` where a known name is close to ``name``, else the first few known names."""
+    names = sorted(map(str, known))
+    matches = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     if matches:
         return "; did you mean " + " or ".join(repr(m) for m in matches) + "?"
-    return f"; known: {', '.join(known) or 'none'}"
+    return f"; known: {some(names, most=8) or 'none'}"
 
 
 def some(items: Iterable[str], most: int = 4) -> str:
-    """The first few of ``items``, comma separated, and how many were left out."""
+    """The first ``most`` of ``items``, comma separated, and how many more there are."""
     items = list(items)
     tail = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + tail

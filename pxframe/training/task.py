@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, blaming
-from pxframe.base.paths import locate, prepare_once
+from pxframe.base.paths import expand_all, locate, prepare_once
 from pxframe.base.undisturbed import seeded
 from pxframe.plugin.task import Task
 from pxframe.training.drawing import drawn
@@ -56,6 +56,7 @@ class TrainedTask(TaskSettings, Task):
                 config.pop(self.transform_key, None)
                 if self.transform_key in self.data[transforms_of]:
                     config[self.transform_key] = copy.deepcopy(self.data[transforms_of][self.transform_key])
+            config = expand_all(config, f"{self.where}: data[{split!r}]")
             with blaming(f"{self.where}: data[{split!r}]"):
                 if self.root_key in config:
                     config[self.root_key] = str(locate(config[self.root_key]))

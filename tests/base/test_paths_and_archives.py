@@ -1,13 +1,16 @@
 """Finding data: variables, archives read as folders, and folders written once."""
 
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from pxframe.base import archives
 from pxframe.base.errors import PxframeError
-from pxframe.base.paths import locate, prepare_once
+from pxframe.base.paths import expand, expand_all, locate, prepare_once
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +85,7 @@ def test_an_interrupted_unpacking_is_not_taken_for_whole(tmp_path, monkeypatch):
     assert locate("$SOMEWHERE/x/b").read_text() == "2"
 
 
-@pytest.mark.parametrize("member", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil"])
+@pytest.mark.parametrize("member", ["../evil", "a/../../evil", "/tmp/evil", "..\\evil", "C:\\evil", "evil\x1b[2J"])
 def test_unsafe_members(tmp_path, member):
     archive(tmp_path / "data" / "x.zip", {"a": "1", member: "evil"})
     refused(lambda: locate("$SOMEWHERE/x/a"), "x.zip is unsafe", "evil")
@@ -138,3 +141,108 @@ def test_prepare_names_what_is_wrong():
     refused(lambda: prepare_once({"type": "no.such.function", "root": "x"}, "here"), "here", "no.such.function")
     refused(lambda: prepare_once({"root": "x"}, "here"), "here", "None")
     refused(lambda: prepare_once({"type": f"{__name__}.write"}, "here"), "'root'")
+
+
+def test_prepare_turns_failures_into_one_line(tmp_path):
+    refused(lambda: prepare_once(config(text=3), "here"), "here", "write", "TypeError")
+    refused(lambda: prepare_once(config(text={1, 2}), "here"), "here", "plain values")
+    assert not list((tmp_path / "data").iterdir())
+
+
+PREPARER = """
+import sys, time
+from pxframe.base.scratch import new_folder
+from pathlib import Path
+with new_folder(Path(sys.argv[1])) as part:
+    (part / "half").write_text("half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_of_a_killed_process_goes_at_the_next_writing(tmp_path):
+    target = tmp_path / "data" / "made"
+    command = [sys.executable, "-c", PREPARER, str(target)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+    finally:
+        process.kill()
+        process.communicate()
+    assert len(list((tmp_path / "data").iterdir())) == 1
+    prepare_once(config(), "here")
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["made"]
+
+
+def test_an_archive_that_would_fill_the_disk(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "data" / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("zeros", bytes(10**6))
+    monkeypatch.setattr(archives, "LARGE", 10**5)
+    refused(lambda: locate("$SOMEWHERE/x/zeros"), "x.zip is unsafe", "unpack to 1000000")
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(archives, "LARGE", 10**7)  # what grows as much, but is small, is harmless
+    room = type("Usage", (), {"free": 10**5})
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: room)
+    refused(lambda: locate("$SOMEWHERE/x/zeros"), "needs 1000000 bytes", "has 100000")
+    assert not list((tmp_path / "cache").iterdir())
+    monkeypatch.undo()
+    monkeypatch.setenv("PXFRAME_CACHE", str(tmp_path / "cache"))
+    assert locate(tmp_path / "data" / "x" / "zeros").stat().st_size == 10**6
+
+
+def test_an_archive_damaged_inside_a_member(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data" / "x.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a", os.urandom(1000) + bytes(1000))
+    whole = bytearray((tmp_path / "data" / "x.zip").read_bytes())
+    whole[40:60] = b"\xff" * 20
+    (tmp_path / "data" / "x.zip").write_bytes(whole)
+    refused(lambda: locate("$SOMEWHERE/x/a"), "cannot unpack", "x.zip")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\x1b[2Jb", "a\nb", "a\udcffb"])
+def test_names_with_control_characters(name):
+    refused(lambda: expand(f"$SOMEWHERE/{name}"), "control characters")
+    refused(lambda: locate(f"$SOMEWHERE/{name}"), "control characters")
+
+
+@pytest.mark.parametrize("length", [252, 255, 256, 300])
+def test_names_that_are_too_long(length):
+    refused(lambda: locate("$SOMEWHERE/" + "n" * length), "there is no" if length < 256 else "File name too long")
+
+
+def test_folders_in_any_script(tmp_path):
+    archive(tmp_path / "data" / "Größe 数据.zip", {"图/ä.txt": "é"})
+    assert locate("$SOMEWHERE/Größe 数据/图/ä.txt").read_text(encoding="utf-8") == "é"
+
+
+def test_every_path_of_a_config_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {
+        "type": "csvset.Images",
+        "csv_file": "$SOMEWHERE/x.csv",
+        "data_prefix": {"img_path": "~/img", "seg": "${SOMEWHERE}/seg"},
+        "pipeline": [{"type": "Load", "files": ("$SOMEWHERE/1", 2, None)}],
+        "pattern": r"^img_\d+\.jpg$",
+        "cost": "5 $ a piece",
+    }
+    data = str(tmp_path / "data")
+    assert expand_all(given) == {
+        **given,
+        "csv_file": f"{data}/x.csv",
+        "data_prefix": {"img_path": f"{tmp_path}/img", "seg": f"{data}/seg"},
+        "pipeline": [{"type": "Load", "files": (f"{data}/1", 2, None)}],
+    }
+    assert given["csv_file"] == "$SOMEWHERE/x.csv"  # the user's own config is as it was
+
+
+def test_an_unset_variable_names_its_key():
+    nested = {"pipeline": [{"file": "a"}, {"file": "$NOWHERE/b"}]}
+    refused(lambda: expand_all(nested, "data['train']"), "data['train']['pipeline'][1]['file']: $NOWHERE/b", "not set")
+
+
+def test_configs_keep_their_type():
+    from mmengine.config import ConfigDict
+
+    expanded = expand_all(ConfigDict(a=dict(b="$SOMEWHERE/x")))
+    assert type(expanded) is ConfigDict
+    assert expanded.a.b == os.environ["SOMEWHERE"] + "/x"
