@@ -16,7 +16,7 @@ from pxframe.job.config import load_config
 from pxframe.job.job import Job
 from pxframe.job.stages import pretrained, rehearse
 from pxframe.job.tickets import tickets, whole_tickets
-from pxframe_tools.common import add_common, add_overrides, one_line_errors, start
+from pxframe_tools.common import add_common, add_overrides, choose_threads, one_line_errors, start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.cfg_options)
     tasks = None if config.prune.get("whole") else []  # the backbone is pruned for all of them alike
     job = Job.from_config(config, device=args.device, tasks=tasks, work_dir=args.work_dir, resume=args.resume)
+    print(f"threads: {choose_threads()}", flush=True)
     rehearse(job)
     job.claim({"config": config.to_dict(), "device": args.device, "ticket": None})
     for repetition in job.repetitions():

@@ -35,7 +35,7 @@ from pxframe.job.results import print_table, write_results
 from pxframe.job.stages import pretrained, rehearse, transferred
 from pxframe.job.tickets import describe, same_weights, tickets, whole_tickets, with_weights
 from pxframe.ticket.ticket import Ticket
-from pxframe_tools.common import add_common, add_overrides, one_line_errors, start
+from pxframe_tools.common import add_common, add_overrides, choose_threads, one_line_errors, start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if not job.tasks:
         raise PxframeError(f"config {args.config} has no tasks to transfer to; `pxframe prune` makes tickets alone")
+    print(f"threads: {choose_threads()}", flush=True)
     rehearse(job, given)
     digest = hashlib.sha256(Path(args.ticket).read_bytes()).hexdigest() if given else None
     job.claim({"config": config.to_dict(), "device": args.device, "ticket": digest})
