@@ -32,7 +32,7 @@ setup: .venv/ready
 # Torch and torchvision must match; everything else is resolved anew.
 lock: setup
 	printf 'torch==2.11.0\ntorchvision==0.26.0\n' > .venv/pins.txt
-	$(BIN)/uv pip compile setup.cfg --extra test --universal --python-version 3.10 --constraint .venv/pins.txt \
+	$(BIN)/uv pip compile setup.cfg --extra test --extra docs --universal --python-version 3.10 --constraint .venv/pins.txt \
 		--no-header --no-annotate --output-file requirements.lock
 
 clean:

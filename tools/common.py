@@ -69,6 +69,32 @@ def start(args: argparse.Namespace) -> None:
         trust()
 
 
+def choose_threads(earlier: int | None = None) -> int:
+    """Set how many threads torch uses: one for each core that is free when the command starts; at least one.
+
+    A run that goes on takes as many as it was begun with (``earlier``): sums are rounded otherwise with more or fewer.
+
+    A layer waits for the slowest of its threads, so threads that share cores with other programs make a run many times
+    slower. ``OMP_NUM_THREADS`` and ``MKL_NUM_THREADS`` go first: if either is set, nothing is changed.
+
+    Returns:
+        The number of threads in use.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" in os.environ or "MKL_NUM_THREADS" in os.environ or not hasattr(os, "getloadavg"):
+        return torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if earlier is not None:
+        torch.set_num_threads(earlier)
+        return earlier
+    # The load is the mean of the last minute. One is not counted: the installation that has just ended, usually.
+    free = round(cores - max(0.0, os.getloadavg()[0] - 1))
+    if max(1, free) < torch.get_num_threads():
+        torch.set_num_threads(max(1, free))
+    return torch.get_num_threads()
+
+
 def one_line_errors(main: Main) -> Main:
     """Bad input costs the user one line and exit code 2; an interrupt one line and 130."""
 

@@ -13,11 +13,11 @@ import functools
 import sys
 
 from pxframe.job.config import load_config
-from pxframe.job.folder import claimed
+from pxframe.job.folder import claimed, earlier_threads
 from pxframe.job.job import Job
 from pxframe.job.stages import pretrain, rehearse
 from pxframe.job.tickets import make_tickets, make_whole_tickets
-from pxframe_tools.common import start
+from pxframe_tools.common import choose_threads, start
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.cfg_options)
     tasks = None if config.prune.whole else []  # the backbone is pruned for all of them alike
     job = Job.from_config(config, device=args.device, tasks=tasks, work_dir=args.work_dir, resume=args.resume)
+    print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
     rehearse(job)
     say = functools.partial(print, flush=True)
     with claimed(job):

@@ -29,13 +29,13 @@ from typing import Any
 from pxframe.base.errors import PxframeError
 from pxframe.job.config import load_config
 from pxframe.job.figure import draw
-from pxframe.job.folder import claimed
+from pxframe.job.folder import claimed, earlier_threads
 from pxframe.job.job import Job
 from pxframe.job.results import print_table, write_results
 from pxframe.job.stages import Say, finished_rows, pretrain, rehearse, transfer
 from pxframe.job.tickets import make_tickets, make_whole_tickets, with_weights
 from pxframe.ticket.ticket import Ticket
-from pxframe_tools.common import add_job_arguments, start
+from pxframe_tools.common import add_job_arguments, choose_threads, start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if not job.tasks:
         raise PxframeError(f"config {args.config} has no tasks to transfer to; `pxframe prune` makes tickets alone")
+    print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
     rehearse(job)
 
     rows = []

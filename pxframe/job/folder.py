@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import torch
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.files import write_json
+from pxframe.base.files import read_json, write_json
 from pxframe.base.lock import owned
 from pxframe.job.job import Job
 from pxframe.job.made import canonical
 
 _RECORD = "job.json"
+
+
+def earlier_threads(job: Job) -> int | None:
+    """How many threads the work in the job's folder was begun with; None where there is none."""
+    with suppress(PxframeError):
+        threads = read_json(job.root / _RECORD).get("threads")
+        return threads if job.resume and type(threads) is int and threads > 0 else None
+    return None
 
 
 @contextmanager
@@ -31,5 +41,6 @@ def claimed(job: Job) -> Iterator[None]:
         )
     with owned(root):
         config = {key: value for key, value in vars(job.config).items() if key != "prune"}
-        write_json(root / _RECORD, canonical({**config, "prune": vars(job.config.prune), "device": job.device}))
+        about = {"prune": vars(job.config.prune), "device": job.device, "threads": torch.get_num_threads()}
+        write_json(root / _RECORD, canonical({**config, **about}))
         yield
