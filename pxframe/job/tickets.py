@@ -26,7 +26,7 @@ def tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
     assert job.scoring is not None  # else the job would not have been built
     assert job.scoring.task is not None
     exclude = _classifier_pattern(job, model)
-    options = {"exclude": exclude, "train": _trainer(job, job.scoring.task)}
+    options = {"exclude": exclude, "loss": job.scoring.task.loss, "train": _trainer(job, job.scoring.task)}
     return _tickets(job, job.scoring.task, model, options, job.work_dir / "tickets", say)
 
 
