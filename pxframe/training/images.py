@@ -111,7 +111,7 @@ def stacked(items: Sequence[Mapping[str, Any]]) -> Any:
             f"images of one batch differ in size ({one} and {other}, height x width); add Resize or a crop to the "
             f"'transform' of both data sets"
         )
-    return default_collate(items)
+    return default_collate(list(items))
 
 
 def _opened(path: str) -> Image.Image:

@@ -60,13 +60,15 @@ class ImageModel(BaseModel):
         outputs = self.backbone(inputs)
         if self.head is not None:
             outputs = self.head(outputs)
+        if mode == "tensor":
+            return outputs
+        assert data_samples is not None
         if mode == "loss":
             return {"loss": self.loss(outputs, data_samples)}
         if mode == "predict":
-            assert data_samples is not None
             pairs = zip(outputs.float().cpu(), data_samples.cpu(), strict=True)
             return [{"output": output, "target": target} for output, target in pairs]
-        return outputs
+        raise ValueError(f"mmengine's modes are 'tensor', 'loss' and 'predict', got {mode!r}")
 
 
 def matched(outputs: Tensor, targets: Tensor) -> Tensor:

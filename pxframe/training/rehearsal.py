@@ -31,9 +31,7 @@ def rehearse(runner: TaskRunner, where: str, metric: str) -> None:
     with runner._own_state(runner.seed):
         if runner.max_iters:
             with _keeping_statistics(runner.model), blaming(f"{where}: a first training step, tried out, failed"):
-                with torch.no_grad(), runner.optim_wrapper.optim_context(runner.model):
-                    inputs = runner.model.data_preprocessor(first_batch(runner.train_dataloader), True)
-                    runner.model.train()._run_forward(inputs, mode="loss")
+                _take_loss(runner)
         evaluator = runner.test_evaluator
         with evaluating(runner.model), blaming(f"{where}: a first test, tried out, failed"):
             batch = first_batch(runner.test_dataloader)
@@ -43,6 +41,12 @@ def rehearse(runner: TaskRunner, where: str, metric: str) -> None:
             values = evaluator.evaluate(len(found))
     if metric not in values:
         raise PxframeError(f"{where}: the test gives {', '.join(sorted(values))}, and not the metric {metric!r}")
+
+
+def _take_loss(runner: TaskRunner) -> None:
+    with torch.no_grad(), runner.optim_wrapper.optim_context(runner.model):
+        batch = runner.model.data_preprocessor(first_batch(runner.train_dataloader), True)
+        runner.model.train()._run_forward(batch, mode="loss")
 
 
 def first_batch(loader: Any) -> Any:
