@@ -20,19 +20,31 @@ from pxframe.scoring.scorer import Scorer
 from pxframe.ticket.ticket import Ticket
 
 if TYPE_CHECKING:
+    from pxframe.training.images import Images
     from pxframe.training.make import make_runner
+    from pxframe.training.metrics import TorchMetric
+    from pxframe.training.model import ImageModel
     from pxframe.training.task import TrainedTask
 
 #: Imported when first asked for: mmengine's runner takes longer to import than all else that `pxframe list` does.
-_LAZY = {"TrainedTask": "pxframe.training.task", "make_runner": "pxframe.training.make"}
+_LAZY = {
+    "ImageModel": "pxframe.training.model",
+    "Images": "pxframe.training.images",
+    "TorchMetric": "pxframe.training.metrics",
+    "TrainedTask": "pxframe.training.task",
+    "make_runner": "pxframe.training.make",
+}
 
 __all__ = [
     "Backbone",
+    "ImageModel",
+    "Images",
     "Net",
     "PxframeError",
     "Scorer",
     "Task",
     "Ticket",
+    "TorchMetric",
     "TrainedTask",
     "backbones",
     "build_backbone",

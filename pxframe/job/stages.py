@@ -50,6 +50,7 @@ def rehearse(job: Job) -> None:
                     runner = job.setting().runner(task, copy.deepcopy(model), Path(scratch) / name)
                     if job.whole and task is not job.pretrain and not runner.max_epochs:
                         raise PxframeError("its head is fitted, not trained: prune.whole has nothing to score there")
+                    task.rehearse(runner)
                 close(runner)
 
 

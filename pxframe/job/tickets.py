@@ -37,8 +37,8 @@ def make_tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
     classifier = job.provider.classifier(model)
     # The classifier belongs to the source task: every new task puts its own head there, so it is left alone.
     exclude = (f"{classifier}.*",) if classifier and job.given is None else ()
-    folder = job.folder / "tickets"
-    tickets = _make(job, made, job.scored_on.config, task, model, {"exclude": exclude}, folder, None, say)
+    options = {"exclude": exclude, "loss": task.loss}
+    tickets = _make(job, made, job.scored_on.config, task, model, options, job.folder / "tickets", None, say)
     if job.given is None:
         return tickets
     name, given = job.given

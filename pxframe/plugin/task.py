@@ -1,4 +1,4 @@
-"""What a task adapter is: it turns a config and a backbone into an mmengine Runner."""
+"""A task adapter turns a config and a backbone into an mmengine Runner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:  # importing it takes longer than all else that `pxframe list`
 
 
 class Task:
-    """Base of all task adapters. Constructor arguments are the task's config keys."""
+    """Base of all task adapters. Constructor arguments are the task's config keys.
+
+    The core calls, in this order: :meth:`prepare` once, before any work; :meth:`runner` and :meth:`rehearse` once, on
+    a copy of the backbone and in a scratch folder; :meth:`batches` where images are scored; and for every run
+    :meth:`runner`, then ``runner.train()``, ``runner.test()`` and :meth:`export`.
+
+    Most tasks derive from :class:`pxframe.TrainedTask`, which implements all but :meth:`runner`.
+    """
 
     #: The name it is registered under.
     name: ClassVar[str] = ""
@@ -32,7 +39,7 @@ class Task:
     whole: ClassVar[bool] = True
 
     def prepare(self) -> None:
-        """Check that the data is there (or write what the config asks to be made). Called before any work begins.
+        """Check that the data is there, or write the data that the config asks for. Called before any work begins.
 
         Raises:
             pxframe.PxframeError: data missing or not in the layout the task reads.
@@ -51,13 +58,40 @@ class Task:
             device: ``"cpu"`` or ``"cuda"``.
             seed: of initialisation, shuffling and augmentation.
             resume: go on from the newest checkpoint in ``work_dir``, if there is one.
+
+        Returns:
+            an :class:`mmengine.runner.Runner`; :func:`pxframe.make_runner` makes one that resumes exactly. The core
+
+            - calls ``register_hook(hook)``, before ``train()``, for the ticket (in ``before_train``, after a
+              checkpoint has been loaded), the progress bar and the watch on the loss;
+            - calls ``train()``, then ``test()``, which must return a dict with the key :attr:`metric`;
+            - reads ``model``: an ``nn.Module`` in which the backbone's parameters keep their names behind a common
+              prefix, such as ``backbone.``; ``train_step`` is replaced where only a part of the training is run;
+            - reads ``optim_wrapper.optimizer``, the torch optimizer of those parameters, in ``before_train``, and
+              ``optim_wrapper.get_lr()`` for curves;
+            - reads ``message_hub.get_scalar("train/loss")``, which mmengine's ``RuntimeInfoHook`` fills where
+              ``train_step`` returns a ``loss``; its mean over the last ``len(train_dataloader)`` steps is an epoch's;
+            - reads ``iter``, ``epoch``, ``max_iters`` and ``max_epochs``; ``max_epochs`` is 0 where the head is
+              fitted and not trained;
+            - closes those of ``logger.handlers`` that write files.
         """
         raise NotImplementedError
 
-    def loss(self, output: Any, target: Tensor) -> Tensor:
-        """The loss that scorers take on the runner's whole model: a scalar of its output and :meth:`batches`' targets.
+    def rehearse(self, runner: Runner) -> None:
+        """Try out a runner before any work begins, so that parts that do not fit together cost no work.
 
-        Default: cross-entropy of logits ``[N, K, ...]`` and class numbers ``[N, ...]``.
+        Args:
+            runner: made by :meth:`runner` for a copy of the backbone; it is thrown away afterwards.
+
+        Raises:
+            pxframe.PxframeError: the model, the data, the loss or the metric do not fit together.
+        """
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        """The loss that scorers differentiate: a scalar of a model's output and the targets from :meth:`batches`.
+
+        The model is the backbone with its own classifier, or the runner's whole model where that is pruned. Default:
+        cross-entropy of logits ``[N, K, ...]`` and class numbers ``[N, ...]``.
         """
         return F.cross_entropy(output, target)
 
@@ -74,7 +108,9 @@ class Task:
         """Training images for scoring, as the network sees them when it is tested: normalised, not augmented.
 
         Args:
-            samples: how many in all, drawn by ``seed``, as evenly over the classes as they go where there are classes.
+            samples: the number of images in all. They are drawn by ``seed``, evenly over the classes where there are
+                classes.
+            batch_size: images in a pair; the last pair may have fewer.
 
         Returns:
             pairs of float inputs ``[N, C, H, W]`` and targets, on the CPU.

@@ -1,8 +1,8 @@
-"""Making a runner: model, data and the settings of training put together, and checked."""
+"""Building a runner from a model, data sets, a metric and the settings of training, and checking the settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from pxframe.base.errors import PxframeError, blaming, some
 from pxframe.training.hooks import EpochLog, Repeatable, seed_worker
+from pxframe.training.images import stacked
 from pxframe.training.runner import CHECKPOINT, Bfloat16, TaskRunner
 from pxframe.training.settings import Training
 
@@ -31,36 +32,37 @@ def make_runner(
     resume: bool,
     head: str = "",
     test_batch_size: int | None = None,
-    collate: str = "default_collate",
+    collate: str | Callable[[Sequence[Any]], Any] = stacked,
     loop: Mapping[str, Any] | None = None,
     scope: str = "mmengine",
     hooks: Sequence[Hook] = (),
     log_level: str = "WARNING",
 ) -> TaskRunner:
-    """A runner ready to ``train()`` and ``test()``, all parts built, so that mistakes in a config show now.
+    """Build a runner that is ready to ``train()`` and ``test()``, so that mistakes in a config show at once.
 
     Args:
-        model: an ``mmengine`` ``BaseModel``.
-        training: how it is trained; a :class:`pxframe.TrainedTask` is one.
+        model: an mmengine ``BaseModel``, such as :class:`pxframe.ImageModel`.
+        training: the settings of training; a :class:`pxframe.TrainedTask` is one.
         train: data set to train on.
         test: data set to test on.
-        metric: what ``test()`` measures.
+        metric: mmengine metric that ``test()`` computes, such as :class:`pxframe.TorchMetric`.
         work_dir: folder of this run alone.
         device: ``"cpu"`` or ``"cuda"``.
         seed: of initialisation, shuffling and augmentation.
         resume: go on from the newest checkpoint in ``work_dir``, if there is one.
-        head: name of the part of ``model`` whose learning rate ``training.head_lr_mult`` is about; the backbone is
-            ``model.backbone``.
+        head: name of the part of ``model`` whose learning rate is multiplied by ``training.head_lr_mult``; the
+            backbone is ``model.backbone``.
         test_batch_size: images a step when testing; default: as in training.
-        collate: name in mmengine's ``FUNCTIONS``.
-        loop: config of another mmengine loop than one by epochs. It takes all training images, in their order; then
-            ``training.epochs`` is None, and without ``training.schedule`` there is none.
+        collate: function that makes a batch of a list of items, or its name in mmengine's ``FUNCTIONS``; default:
+            stack items like those of :class:`pxframe.Images`, which must be of one size.
+        loop: config of a training loop that replaces mmengine's loop by epochs. It is given all training images, in
+            their order. With a loop, ``training.epochs`` is None, and the default schedule is a constant rate.
         scope: mmengine scope in which types are looked up, e.g. ``"mmseg"``.
         hooks: more mmengine hooks; :meth:`mmengine.runner.Runner.register_hook` adds others later.
-        log_level: of what is printed.
+        log_level: least level of the messages that are printed.
 
     Raises:
-        PxframeError: a part cannot be built, with the root cause.
+        PxframeError: a part cannot be built; the message names the part and the cause.
     """
     where, schedule = training.where, training.schedule
     if training.epochs is None and not loop:

@@ -26,16 +26,16 @@ class Training:
     """How a model is trained.
 
     Args:
-        epochs: passes over the training set; None for a training loop that does not count epochs.
-        batch_size: images a step; an incomplete last batch is left out.
+        epochs: number of passes over the training set; None for a training loop that does not count epochs.
+        batch_size: images a step; a last batch with fewer images is left out.
         optimizer: config of a torch optimizer, e.g. ``dict(type="SGD", lr=0.1)``.
         schedule: configs of mmengine parameter schedulers; default: cosine to zero, by iteration.
-        head_lr_mult: the head's learning rate, as a factor on the backbone's.
-        num_workers: processes that load data.
+        head_lr_mult: the head's learning rate is the backbone's times this factor.
+        num_workers: number of processes that load data; 0 loads in the process that trains.
         amp: ``"bfloat16"`` for mixed precision while training, ``"float32"`` for none; default: mixed on a GPU.
 
     Raises:
-        PxframeError: a value that is not one of those.
+        PxframeError: a value that its key does not take.
     """
 
     epochs: int | None = None
@@ -62,19 +62,20 @@ class Training:
 
     @property
     def where(self) -> str:
-        """What messages about these settings begin with."""
+        """The beginning of messages about these settings."""
         return "training"
 
 
 @dataclass(kw_only=True, eq=False)
 class TaskSettings(Training):
-    """What :class:`pxframe.TrainedTask` is built from: how to train (:class:`Training`), and on what data.
+    """The config keys of a :class:`pxframe.TrainedTask`: those of :class:`Training`, and the data.
 
     Args:
-        data: ``dict(train=..., test=...)``, each the config of a data set.
-        prepare: ``dict(type="package.function", root=FOLDER, **options)``, which writes the data, once.
-        mean: of the pixel values (0 to 255, RGB), subtracted.
-        std: of the pixel values, divided by.
+        data: ``dict(train=..., test=...)``; each value is the config of a data set.
+        prepare: ``dict(type="package.function", root=FOLDER, **options)``: a function that writes the data. It is
+            called only if FOLDER is not there.
+        mean: a number for each channel (RGB, 0 to 255) that is subtracted from the pixels.
+        std: a number for each channel that the pixels are then divided by.
     """
 
     name: ClassVar[str] = ""

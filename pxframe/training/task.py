@@ -19,16 +19,20 @@ from pxframe.training.settings import SPLITS, TaskSettings
 
 
 class TrainedTask(TaskSettings, Task):
-    """Base of tasks that train on ``data["train"]`` and are scored on ``data["test"]``.
+    """Base of tasks that train on ``data["train"]`` and are tested on ``data["test"]``.
 
-    A subclass says how a data set is built, and gives a runner: :func:`pxframe.make_runner` makes one of a model, a
-    metric and the task itself. Its config keys are those of :class:`pxframe.training.settings.TaskSettings`, and its
-    own, where it is a dataclass (``@dataclass(kw_only=True, eq=False)``).
+    A subclass implements :meth:`runner`: it builds a model (:class:`pxframe.ImageModel` will often do) and hands it,
+    a metric (:class:`pxframe.TorchMetric`) and itself to :func:`pxframe.make_runner`. Its config keys are those of
+    :class:`pxframe.training.settings.TaskSettings`, and its own fields where it is a dataclass
+    (``@dataclass(kw_only=True, eq=False)``).
+
+    The data sets are pairs of (image, target), read by :class:`pxframe.training.images.Images`. A subclass whose data
+    are of another kind overrides :meth:`build_dataset` and :meth:`stack`, and :meth:`labels` where there are classes.
     """
 
-    #: Key, in the config of a data set, of the folder it lies in.
+    #: Key, in the config of a data set, of the folder that it lies in.
     root_key = "root"
-    #: Key, there, of what is done to an image.
+    #: Key, in the config of a data set, of the transforms of its images.
     transform_key = "transform"
 
     @cached_property
@@ -36,7 +40,7 @@ class TrainedTask(TaskSettings, Task):
         return {}
 
     def prepare(self) -> None:
-        """Write the data the config asks for, build both data sets, and read an image of each."""
+        """Write the data that the config asks for, build both data sets, and read the first image of each."""
         if self.written_by is not None:
             prepare_once(self.written_by, f"{self.where}: 'prepare'")
         for split in SPLITS:
@@ -45,10 +49,25 @@ class TrainedTask(TaskSettings, Task):
             if not len(dataset):
                 raise PxframeError(f"{where}: there are no images in it")
             with blaming(where), seeded(0, torch.device("cpu")):
-                dataset[0]
+                self.check_item(dataset[0])
+
+    def check_item(self, item: Any) -> None:
+        """Raise :class:`pxframe.PxframeError` if the task cannot use what a data set gives; default: accept it."""
+
+    def rehearse(self, runner: Any) -> None:
+        """Try one training step, without its update, and one test; see :func:`pxframe.training.rehearsal.rehearse`."""
+        from pxframe.training.rehearsal import rehearse
+        from pxframe.training.runner import TaskRunner
+
+        if isinstance(runner, TaskRunner):
+            rehearse(runner, self.where, self.metric)
 
     def dataset(self, split: str, transforms_of: str = "") -> Any:
-        """The data set of ``"train"`` or ``"test"``, built once; its images may be treated as the other's are."""
+        """The data set of ``"train"`` or ``"test"``, built once.
+
+        Args:
+            transforms_of: the split whose transforms its images go through; default: its own.
+        """
         key = (split, transforms_of or split)
         if key not in self._datasets:
             config = copy.deepcopy(self.data[split])
@@ -68,16 +87,24 @@ class TrainedTask(TaskSettings, Task):
         dataset = self.dataset("train", transforms_of="test")
         chosen = drawn(len(dataset), samples, self.labels(dataset), seed)
         for start in range(0, len(chosen), batch_size):
-            yield self.stack([dataset[i] for i in chosen[start : start + batch_size]])
+            with blaming(f"{self.where}: images to score on"):
+                batch = self.stack([dataset[i] for i in chosen[start : start + batch_size]])
+            yield batch
 
     def labels(self, dataset: Any) -> Sequence[Any] | None:
-        """The class of every image, where an image has one."""
-        return None
+        """The class of every image, or None where images have no class."""
+        return getattr(dataset, "targets", None)
 
     def stack(self, items: list[Any]) -> tuple[Tensor, Any]:
-        """Normalised inputs ``[N, 3, H, W]`` and targets, of what the data set gives."""
-        raise NotImplementedError
+        """One scoring batch of items of a data set: normalised images ``[N, 3, H, W]``, and targets ``[N, ...]``."""
+        from pxframe.training.images import stacked
+
+        batch = stacked(items)
+        mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
+        return (batch["inputs"].float() - mean) / std, batch["data_samples"]
 
     def build_dataset(self, config: dict[str, Any], split: str) -> Any:
-        """The data set that ``config`` describes, its root located."""
-        raise NotImplementedError
+        """The data set that ``config`` describes; the path under :attr:`root_key` is already located."""
+        from pxframe.training.images import Images
+
+        return Images(config)

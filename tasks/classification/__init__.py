@@ -1,1 +1,1 @@
-"""Image classification: ``adapter`` is the task, light to import; ``model``, ``heads`` and ``fitting`` do the work."""
+"""Image classification: ``adapter`` is the task, light to import; the other modules do the work."""

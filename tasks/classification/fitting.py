@@ -1,4 +1,4 @@
-"""Training without an optimizer: the head is computed from what the frozen backbone says of the training set."""
+"""Training without an optimizer: the head is computed from the frozen backbone's features of the training set."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from mmengine.runner import BaseLoop
 
 from pxframe.base.errors import PxframeError
 
-CHECKPOINT = "fitted.pth"
-
 
 class FitLoop(BaseLoop):
     """One pass over the training set, in evaluation mode and without gradients, then ``model.head.fit``.
 
-    ``before_train`` comes first, as in any training, so a ticket is applied before features are read. The model is
-    saved as ``fitted.pth`` in the runner's folder. There is no state in between: a run that was killed starts over.
+    Hooks' ``before_train`` is called first, as in any training, so a ticket is applied before features are read. No
+    checkpoint is written: a run that was killed starts over.
     """
 
-    # what mmengine and its hooks ask of a loop
+    # mmengine and its hooks read these
     max_epochs = max_iters = epoch = iter = 0
 
     def run(self) -> Any:
@@ -35,6 +33,5 @@ class FitLoop(BaseLoop):
             if not (seen := torch.cat(features)).isfinite().all():
                 raise PxframeError("the backbone's features of the training set are not all finite; no head fits them")
             model.head.fit(seen, torch.cat(labels))
-        runner.save_checkpoint(runner.work_dir, CHECKPOINT, save_optimizer=False, save_param_scheduler=False)
         runner.call_hook("after_train")
         return model

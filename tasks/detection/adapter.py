@@ -16,7 +16,7 @@ from pxframe.training.settings import SPLITS, sgd
 
 
 class NoLabel:
-    """What stands where an image's label would: an image has boxes, and a loss on their labels cannot be taken."""
+    """Takes the place of an image's label in scoring batches. An image has boxes, and no scorer's loss takes those."""
 
     @classmethod
     def __torch_function__(cls, *_: Any, **__: Any) -> Any:
@@ -36,16 +36,16 @@ class Detection(pxframe.TrainedTask):
             of :class:`pxframe_tasks.detection.voc_boxes.VOCBoxes`.
         head: ``dict(type=DETECTOR, **options)``: ``"FasterRCNN"``, ``"RetinaNet"`` or ``"FCOS"``, and options of
             torchvision's class of that name.
-        min_size: what the shorter side of an image is resized to, in pixels; a list to draw from in training, whose
-            last entry is for testing.
-        max_size: what the longer side does not exceed.
-        fpn: ``dict(maps=[1, 2, 3, 4], out_channels=256, extra="pool")``: which of the backbone's feature maps the
-            pyramid stands on (default: all), its channels (with FCOS a multiple of 32), and levels beyond: ``"pool"``
-            (default with Faster R-CNN), ``"p6p7"`` (with the others) or ``"none"``.
-        anchors: ``dict(sizes=[[32], [64]], aspect_ratios=[[0.5, 1, 2], [0.5, 1, 2]])``, an entry a level, sizes in
-            pixels of the resized image; default: torchvision's for the level's stride.
+        min_size: images are resized so that their shorter side has this many pixels. From a list, training draws one
+            of the numbers for each image, and testing uses the last one.
+        max_size: the longer side has at most this many pixels.
+        fpn: ``dict(maps=[1, 2, 3, 4], out_channels=256, extra="pool")``: the backbone's feature maps that the pyramid
+            reads (default: all), the channels of its levels (with FCOS a multiple of 32), and the coarser levels that
+            are added: ``"pool"`` (default with Faster R-CNN), ``"p6p7"`` (default with the others) or ``"none"``.
+        anchors: ``dict(sizes=[[32], [64]], aspect_ratios=[[0.5, 1, 2], [0.5, 1, 2]])``, one entry for each level,
+            sizes in pixels of the resized image; default: torchvision's for the level's stride.
 
-    The other keys are :class:`TrainedTask`'s. Images of a batch may differ in size.
+    The other keys are those of :class:`pxframe.training.settings.TaskSettings`. Images of a batch may differ in size.
     """
 
     name, metric, whole = "detection", "mAP", False
@@ -79,14 +79,14 @@ class Detection(pxframe.TrainedTask):
                 raise pxframe.PxframeError(f"{self.where}: data[{split!r}]: no image has an object to find")
 
     def stack(self, items: list[Any]) -> tuple[Tensor, NoLabel]:
-        """Images are resized, and padded with zeros to one size, as in testing."""
+        """Images are resized as in testing, and padded with zeros to one size."""
         from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
         view = GeneralizedRCNNTransform(**self.view).eval()
         return view([item["inputs"].float() for item in items])[0].tensors, NoLabel()
 
     def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
-        """Weights as torchvision's detectors name them: ``backbone.body.*``, ``backbone.fpn.*`` and the heads'."""
+        """Weights under torchvision's names: ``backbone.body.*``, ``backbone.fpn.*`` and the detector heads'."""
         state = super().export(model, classifier)
         head = "detection_head."
         return {

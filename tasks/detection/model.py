@@ -28,16 +28,17 @@ _PROBE = 128  # pixels; finds strides up to this
 
 
 class Pyramid(nn.Module):
-    """Feature maps of a backbone, through a feature pyramid (Lin et al. 2017, arXiv 1612.03144), as detectors want it.
+    """A feature pyramid (Lin et al. 2017, arXiv 1612.03144) on feature maps of a backbone, for torchvision's detectors.
 
     Args:
-        maps: which of the backbone's feature maps to use; default: all.
-        out_channels: of every level.
-        extra: levels beyond: ``"pool"`` (one, every second pixel), ``"p6p7"`` (two, by convolutions), ``"none"``.
+        maps: indices of the feature maps that the pyramid reads; default: all.
+        out_channels: channels of every level.
+        extra: coarser levels to add: ``"pool"`` (one, by taking every second pixel), ``"p6p7"`` (two, by
+            convolutions) or ``"none"``.
 
     Attributes:
-        strides: of every level, in pixels of the image.
-        names: of the levels that a map of the backbone gives.
+        strides: pixels of the image to one of the map, for every level.
+        names: names of the levels that stand on a feature map of the backbone.
     """
 
     def __init__(
@@ -80,10 +81,10 @@ class Pyramid(nn.Module):
 
 
 def single(output: Any) -> Any:
-    """Every tensor in ``output`` as float32.
+    """Convert every tensor in ``output`` to float32.
 
-    Torchvision gives anchors and boxes the type of the maps and of what heads say of them; in the bfloat16 of mixed
-    precision, a box 1000 pixels from the edge would be off by up to 2.
+    Torchvision computes anchors and boxes in the type of the feature maps and of the heads' outputs. In bfloat16, as
+    under mixed precision, a box 1000 pixels from the edge would be off by up to 2 pixels.
     """
     if isinstance(output, Tensor):
         return output.float()
@@ -100,19 +101,19 @@ class Detector(BaseModel):
     """``backbone``, and one of torchvision's detectors on its feature maps."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
-        super().__init__(BaseDataPreprocessor())  # only brings a batch to the device: detectors normalise by themselves
+        super().__init__(BaseDataPreprocessor())  # moves a batch to the device; detectors normalise by themselves
         self.backbone = backbone
         self.detection_head = head
         for part in (head.rpn.head, head.roi_heads.box_predictor) if isinstance(head, FasterRCNN) else (head.head,):
             part.register_forward_hook(_single_output)
 
     def init_weights(self) -> None:
-        """Leave all as it is: mmengine would call a method of this name in the backbone, and timm's have one."""
+        """Change nothing: mmengine would call a method of this name in the backbone, and timm's models have one."""
 
     def forward(
         self, inputs: Sequence[Tensor], data_samples: Mapping[str, Sequence[Tensor]] | None = None, mode: str = "tensor"
     ) -> Any:
-        """Losses, or pairs of what is found and what is there, of uint8 images ``[3, H, W]``, each of its own size."""
+        """The losses of uint8 images ``[3, H, W]`` of any sizes, or a dict ``found`` and ``truth`` for each image."""
         if data_samples is None:
             raise PxframeError(
                 "a detector is no function of a tensor, and cannot be pruned as a whole; prune its backbone"
@@ -120,7 +121,7 @@ class Detector(BaseModel):
         truths = [dict(zip(data_samples, values, strict=True)) for values in zip(*data_samples.values(), strict=True)]
         found = self.detection_head([image.float() for image in inputs], truths if mode == "loss" else None)
         if mode == "loss":
-            # mmengine adds up what has "loss" in its name, and RetinaNet's and FCOS's have not
+            # mmengine adds up entries with "loss" in their name; RetinaNet's and FCOS's names lack it
             return {name if "loss" in name else f"loss_{name}": value for name, value in found.items()}
         return [{"found": f, "truth": t} for f, t in zip(found, truths, strict=True)]
 
@@ -153,7 +154,10 @@ def build_detector(
     anchors: Mapping[str, Any] | None,
     **options: Any,
 ) -> Detector:
-    """The detector that ``head`` describes; ``options`` are the number of classes, image size, mean and deviation."""
+    """Build the detector that ``head`` describes.
+
+    ``options`` are torchvision's: ``num_classes``, ``min_size``, ``max_size``, ``image_mean`` and ``image_std``.
+    """
     head = dict(head)
     kind = head.pop("type", None)
     if kind not in DETECTORS:
@@ -163,7 +167,7 @@ def build_detector(
         *options
     }
     for key in head:
-        if key not in known:  # torchvision takes any name, and does nothing with it
+        if key not in known:  # torchvision accepts any name and ignores the unknown ones
             raise PxframeError(f"{kind} takes no option {key!r}{near(key, known)}")
     pyramid = Pyramid(backbone, provider, **{"extra": extra, **fpn})
     generator = build_anchors(kind, pyramid.strides, anchors)
@@ -176,7 +180,7 @@ def build_detector(
 
 
 def build_anchors(kind: str, strides: Sequence[int], config: Mapping[str, Any] | None) -> AnchorGenerator:
-    """Anchors for every level: those of ``config``, or torchvision's own choice, which is made by the stride."""
+    """Anchors for every level: those of ``config``, or torchvision's own choice for the level's stride."""
     if config is not None:
         generator = AnchorGenerator(**config)
         if not len(generator.sizes) == len(generator.aspect_ratios) == len(strides):

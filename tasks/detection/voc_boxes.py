@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import Compose
 from torchvision.transforms.v2 import functional as F
 
 from pxframe.base.errors import PxframeError, near, some
+from pxframe.training.images import as_rgb, check_bytes
 
 BOXES = Registry("boxes", parent=DATASETS, scope="pxframe")
 
@@ -29,7 +30,7 @@ VOC_CLASSES = (
 
 @dataclass(frozen=True)
 class Objects:
-    """What an annotation says: boxes ``[M, 4]``, labels ``[M]``, and which are difficult, bool ``[M]``."""
+    """The objects of an annotation: boxes ``[M, 4]``, labels ``[M]``, and bool ``[M]``, true where difficult."""
 
     boxes: Tensor
     labels: Tensor
@@ -42,23 +43,24 @@ class VOCBoxes(Dataset):
 
     An item is a dict of ``inputs``, uint8 RGB ``[3, H, W]``, and ``data_samples``, a dict of
 
-    - ``boxes``: float32 ``[M, 4]``, left, top, right and bottom edge in pixels of the image as the transforms leave it;
-      the files count pixels from 1 and name the last one inside, so 1 is taken off the left and the top;
+    - ``boxes``: float32 ``[M, 4]``: left, top, right and bottom edge in pixels, after the transforms. The files count
+      pixels from 1 and name the last pixel inside, so 1 is subtracted from the left and the top edge;
     - ``labels``: int64 ``[M]``, 1 for the first class; 0 is the background;
-    - ``iscrowd``: bool ``[M]``, true for objects marked difficult. Scoring ignores them, as Pascal VOC's does: to find
-      one is no mistake, nor to miss it.
+    - ``iscrowd``: bool ``[M]``, true for objects marked difficult. The metric ignores them, as Pascal VOC's does:
+      neither finding nor missing one counts.
 
-    Boxes are cut at the edge of the image; what a crop leaves without a pixel's width or height is dropped.
+    Boxes are cut at the edges of the image. A box that a crop leaves narrower or lower than a pixel is dropped.
 
     Args:
         root: the folder, e.g. ``VOCdevkit/VOC2012``.
         split: name of the list in ``ImageSets/Main``, e.g. ``"train"``.
         classes: names of the classes; default: Pascal VOC's twenty.
         difficult: whether objects marked difficult are among the boxes.
-        transform: configs of ``torchvision.transforms.v2``, applied in their order; they move the boxes, too.
+        transform: configs of ``torchvision.transforms.v2``, applied in their order, to the boxes as well. Images must
+            stay uint8.
 
     Raises:
-        PxframeError: a file that is missing, or an annotation that cannot be used; all are read at once.
+        PxframeError: a file is missing, or an annotation cannot be used. All annotations are read here.
     """
 
     def __init__(
@@ -82,11 +84,12 @@ class VOCBoxes(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         with Image.open(self._image(self.names[index])) as file:
-            image = tv_tensors.Image(F.pil_to_tensor(file.convert("RGB")))
+            image = tv_tensors.Image(F.pil_to_tensor(as_rgb(file)))
         it = self.objects[index]
         boxes = tv_tensors.BoundingBoxes(it.boxes, format="XYXY", canvas_size=image.shape[-2:])  # type: ignore[call-arg]
         if self.transform is not None:
             image, boxes = self.transform(image, boxes)
+        check_bytes(image)
         boxes, kept = F.sanitize_bounding_boxes(F.clamp_bounding_boxes(boxes))
         labels, difficult = it.labels[kept], it.difficult[kept]
         samples = {"boxes": boxes.as_subclass(Tensor), "labels": labels, "iscrowd": difficult}
@@ -96,7 +99,7 @@ class VOCBoxes(Dataset):
         return self.root / "JPEGImages" / f"{name}.jpg"
 
     def _listed(self, split: str) -> list[str]:
-        """Names of the images; what may follow a name on its line, as in the lists of one class, is left out."""
+        """Names of the images: the first word of each line. In the lists of one class, a number follows it."""
         file = self.root / "ImageSets" / "Main" / f"{split}.txt"
         if not file.is_file():
             there = (p.stem for p in file.parent.glob("*.txt"))

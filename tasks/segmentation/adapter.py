@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,19 +31,19 @@ class Segmentation(pxframe.TrainedTask):
             ``seg_map_suffix`` where files end otherwise than in ``.jpg`` and ``.png``. Several lists in one:
             ``dict(type="ConcatDataset", datasets=[...], pipeline=[...])``; the pipeline is each one's.
         head: config of any decode head in mmseg. ``in_channels``, ``c1_in_channels`` and ``num_classes`` are filled in
-            where they are left out. ``in_index`` counts the feature maps the head is given.
-        out_indices: which of the backbone's feature maps the head is given, in this order; default: all. timm's ResNets
-            give their stem's first; ``(-4, -3, -2, -1)`` are the maps that mmseg's heads are made for.
-        output_stride: pixels, in height and in width, to one of the coarsest map: 8, 16 or 32. Convolutions are
-            dilated in place of striding on. Default: the backbone's own.
-        size_divisor: images are padded, to the right and below, to a multiple of it: a ViT's patch size. The padding
-            counts neither in the loss nor in the score.
-        ignore_index: label that counts neither in the loss nor in the score.
-        test_batch_size: images a step when testing; above 1 they must be of one size.
+            where they are left out. ``in_index`` counts the feature maps that ``out_indices`` chooses.
+        out_indices: the feature maps of the backbone that the head reads, in this order; default: all. The first map
+            of timm's ResNets is their stem's; ``(-4, -3, -2, -1)`` are the maps that mmseg's heads are made for.
+        output_stride: 8, 16 or 32: height and width of the image divided by those of the coarsest map. Later
+            convolutions are dilated instead of strided. Default: the backbone's own.
+        size_divisor: images are padded at the right and at the bottom to a multiple of this number of pixels, such as
+            a ViT's patch size. The padding counts neither in the loss nor in the score.
+        ignore_index: pixels with this label count neither in the loss nor in the score.
+        test_batch_size: images a step when testing; above 1, the images must be of one size.
         save_predictions: when testing, write the predicted labels at full resolution to ``predictions/STEM.png`` in the
-            run's folder, STEM being the image's.
+            run's folder; STEM is the stem of the image's file name.
 
-    The other keys are :class:`TrainedTask`'s.
+    The other keys are those of :class:`pxframe.training.settings.TaskSettings`.
     """
 
     name, metric = "segmentation", "mIoU"
@@ -69,22 +70,38 @@ class Segmentation(pxframe.TrainedTask):
             raise pxframe.PxframeError(f"{self.where}: 'head' must be a dict(type=...), got {self.head!r}")
         self.head = {"ignore_index": self.ignore_index, **self.head}
 
+    def prepare(self) -> None:
+        super().prepare()
+        if not self._classes():
+            raise pxframe.PxframeError(f"{self.where}: data['train'] has no classes; give metainfo=dict(classes=[...])")
+
+    def check_item(self, item: Any) -> None:
+        from pxframe.training.images import check_bytes
+
+        if not isinstance(item, Mapping) or "inputs" not in item:
+            raise pxframe.PxframeError("'pipeline' gives no 'inputs'; it must end in dict(type='PackSegInputs')")
+        check_bytes(item["inputs"])
+
     def stack(self, items: list[Any]) -> tuple[Tensor, Tensor]:
-        """Images that differ in size are padded as in training, labels too."""
+        """Images of different sizes are padded to one size, as in training, and so are their labels."""
         from pxframe_tasks.segmentation.model import stacked
 
         return stacked(self._preprocessor(), items)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of logits ``[N, K, h, w]``, resized as the head does, and labels ``[N, H, W]``, per pixel."""
+        """Cross-entropy, a mean over pixels, of logits ``[N, K, h, w]`` and labels ``[N, H, W]``.
+
+        The logits are resized to the labels' size as the head resizes them.
+        """
         logits = F.interpolate(output, target.shape[-2:], mode="bilinear", align_corners=self._align_corners)
         return F.cross_entropy(logits, target, ignore_index=self.head["ignore_index"])
 
     def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
-        """Weights as mmseg's ``EncoderDecoder`` names them: ``backbone.*`` and ``decode_head.*``.
+        """Weights under the names of mmseg's ``EncoderDecoder``: ``backbone.*`` and ``decode_head.*``.
 
-        mmseg's ``ResNet`` takes those of timm's. Where the last stages are dilated it needs ``contract_dilation=True``,
-        and computes the same in ResNet-50 and deeper; in ResNet-18 and 34 it dilates other convolutions than timm.
+        mmseg's ``ResNet`` loads the weights of timm's. If the last stages are dilated, it needs
+        ``contract_dilation=True`` and computes the same in ResNet-50 and deeper; in ResNet-18 and 34 it dilates other
+        convolutions than timm.
         """
         state = super().export(model, classifier)
         return {name.replace("backbone.model.", "backbone.", 1): value for name, value in state.items()}
@@ -95,9 +112,9 @@ class Segmentation(pxframe.TrainedTask):
         return build_dataset(config)
 
     def runner(self, backbone: nn.Module, provider: pxframe.Backbone, *, work_dir: Path, seed: int, **run: Any) -> Any:
-        from pxframe_tasks.segmentation.model import MeanIoU, build_segmentor, check_stems
+        from pxframe_tasks.segmentation.model import MeanIoU, build_segmentor, check_stems, labelled
 
-        classes = self.dataset("train").metainfo.get("classes") or ()
+        classes = len(self._classes())
         predictions = None
         if self.save_predictions:
             predictions = work_dir / "predictions"
@@ -107,7 +124,7 @@ class Segmentation(pxframe.TrainedTask):
         provider.dense(backbone, self.output_stride)
         with blaming(f"{self.where}: 'head'"), seeded(seed, torch.device("cpu")):
             model = build_segmentor(
-                backbone, provider, self.out_indices, dict(self.head), len(classes), self._preprocessor()
+                backbone, provider, self.out_indices, dict(self.head), classes, self._preprocessor()
             )
         return pxframe.make_runner(
             model,
@@ -116,13 +133,16 @@ class Segmentation(pxframe.TrainedTask):
             test=self.dataset("test"),
             metric=MeanIoU(ignore_index=self.ignore_index, output_dir=predictions),
             head="decode_head",
-            collate="pseudo_collate",
+            collate=functools.partial(labelled, classes=classes, ignore_index=self.ignore_index),
             scope="mmseg",
             test_batch_size=self.test_batch_size,
             work_dir=work_dir,
             seed=seed,
             **run,
         )
+
+    def _classes(self) -> Sequence[str]:
+        return self.dataset("train").metainfo.get("classes") or ()
 
     @property
     def _align_corners(self) -> bool:

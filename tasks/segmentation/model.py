@@ -30,7 +30,7 @@ from mmseg.registry import DATASETS, MODELS  # noqa: E402
 
 
 class FeatureMaps(nn.Module):
-    """A backbone as mmseg wants it: images in, a tuple of feature maps out, those at ``indices``.
+    """A backbone with mmseg's interface: it gives a tuple of the feature maps at ``indices``.
 
     It has no ``init_weights``, so mmengine leaves the weights inside as they are.
     """
@@ -47,23 +47,26 @@ class FeatureMaps(nn.Module):
 
 
 class MeanIoU(IoUMetric):
-    """mmseg's metric: mean over classes of intersection over union, in percent, where the label is not 255."""
+    """mmseg's metric: the mean over classes of intersection over union, in percent.
+
+    Pixels whose label is ``ignore_index`` do not count.
+    """
 
     default_prefix = ""  # with None, mmengine warns
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        # mmseg gives NumPy's float32, rounded to two places, which JSON does not take
+        # mmseg gives NumPy's float32, rounded to two places, which cannot be written as JSON
         return {key: round(float(value), 2) for key, value in super().compute_metrics(results).items()}
 
 
 def build_dataset(config: dict[str, Any]) -> Any:
-    """An mmseg data set. The folders and the list it names must be there: mmseg's own checks do not name them."""
+    """Build an mmseg data set, after checking that its folders and lists exist: mmseg's own errors do not name them."""
     with DefaultScope.overwrite_default_scope("mmseg"):
         return DATASETS.build(_checked(config))
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with the roots located; of several data sets in one, each has the pipeline that stands beside them."""
+    """``config`` with its roots located. In a config of several data sets, each gets the common pipeline."""
     if "datasets" in config:
         config, parts = dict(config), []
         pipeline = config.pop("pipeline", [])
@@ -84,8 +87,28 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def labelled(items: list[dict[str, Any]], classes: int, ignore_index: int) -> Any:
+    """One batch for mmseg's models, after a look at its labels: on a GPU, a wrong one ends the whole process.
+
+    Raises:
+        PxframeError: a label is neither a class number nor ``ignore_index``.
+    """
+    for item in items:
+        sample = item["data_samples"]
+        if "gt_sem_seg" not in sample:
+            continue
+        label = sample.gt_sem_seg.data
+        wrong = label[((label < 0) | (label >= classes)) & (label != ignore_index)]
+        if len(wrong):
+            raise pxframe.PxframeError(
+                f"{sample.get('seg_map_path', 'a label map')} has the label {int(wrong[0])}; labels must be from 0 to "
+                f"{classes - 1}, as there are {classes} classes, or {ignore_index} ('ignore_index')"
+            )
+    return pseudo_collate(items)
+
+
 def check_stems(dataset: Any) -> None:
-    """Refuse test images of one name in different folders, where files are to be named after them."""
+    """Refuse test images with the same file name, where predictions are to be named after them."""
     stems = Counter(Path(dataset.get_data_info(i)["img_path"]).stem for i in range(len(dataset)))
     twice = [stem for stem, count in stems.items() if count > 1]
     if twice:
@@ -95,18 +118,18 @@ def check_stems(dataset: Any) -> None:
 def preprocessor(
     mean: Sequence[float], std: Sequence[float], size_divisor: int, ignore_index: int
 ) -> SegDataPreProcessor:
-    """Stacks, pads and normalises images, which mmseg reads as BGR, in training and in testing."""
+    """The module that stacks, pads and normalises images, which mmseg reads as BGR, in training and in testing."""
     test = {"size_divisor": size_divisor} if size_divisor > 1 else None
     options: dict[str, Any] = {"size_divisor": size_divisor, "seg_pad_val": ignore_index, "test_cfg": test}
     return SegDataPreProcessor(mean=mean, std=std, bgr_to_rgb=True, **options)
 
 
 def stacked(preprocessor: SegDataPreProcessor, items: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-    """Images ``[N, 3, H, W]`` and labels ``[N, H, W]`` as in training, of what the data set gives."""
+    """Images ``[N, 3, H, W]`` and labels ``[N, H, W]`` of items of the data set, preprocessed as in training."""
     for item in items:
         sample, size = item["data_samples"], item["inputs"].shape[-2:]
         label = sample.gt_sem_seg.data
-        if label.shape[-2:] != size:  # a test pipeline may leave it at full resolution; it is padded like the image
+        if label.shape[-2:] != size:  # a test pipeline may leave the label at full resolution
             del sample.gt_sem_seg.data
             sample.gt_sem_seg.data = resize(label, size, InterpolationMode.NEAREST)
     batch = preprocessor(pseudo_collate(items), training=True)
@@ -121,7 +144,7 @@ def build_segmentor(
     classes: int,
     preprocessor: SegDataPreProcessor,
 ) -> EncoderDecoder:
-    """``head`` on the feature maps of ``backbone`` at ``indices``, as an mmseg model that predicts whole images."""
+    """Build an mmseg model that predicts whole images: ``head`` on the feature maps of ``backbone`` at ``indices``."""
     with DefaultScope.overwrite_default_scope("mmseg"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="mmseg")  # on its own deprecated calls
         channels = provider.channels(backbone)
@@ -140,11 +163,15 @@ def build_segmentor(
 
 
 def _fill(head: dict[str, Any], channels: list[int], classes: int) -> None:
-    """Add what the backbone and the data determine, where the config leaves it out."""
+    """Add the options that the backbone and the data determine, where the config leaves them out."""
     kind = head.get("type")
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
     if not inspect.isclass(cls):
         raise KeyError(f"'type' {kind!r} is no decode head in mmseg")
+    if (given := head.get("num_classes", classes)) < classes:
+        raise pxframe.PxframeError(
+            f"'num_classes' is {given}, and the data have {classes} classes; leave it out: it is filled in"
+        )
     index = head.get("in_index", -1)
     many = isinstance(index, (list, tuple))
     for i in index if many else [index]:

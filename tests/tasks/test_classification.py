@@ -9,9 +9,10 @@ from torch import nn
 
 from pxframe.base.errors import PxframeError
 from pxframe.plugin import registry
+from pxframe.training.images import Images
 from pxframe_plugins.cifar_resnet import CifarResNet
 from pxframe_plugins.timm_models import Timm
-from pxframe_tasks.classification.model import Accuracy, Images
+from pxframe_tasks.classification.accuracy import Accuracy
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other
 provider = CifarResNet()
@@ -182,7 +183,8 @@ def test_a_backbone_s_conv_head_is_not_the_head(data, tmp_path):
 
 def test_accuracy_is_in_percent():
     metric = Accuracy()
-    metric.process(None, [{"label": a, "predicted": b} for a, b in ((0, 0), (1, 1), (2, 1), (3, 3))])
+    pairs = ((0, 0), (1, 1), (2, 1), (3, 3))
+    metric.process(None, [{"target": torch.tensor(a), "output": torch.eye(4)[b]} for a, b in pairs])
     assert metric.evaluate(4) == {"accuracy": 75.0}
 
 

@@ -1,0 +1,28 @@
+"""A third party's task, whole."""
+
+from dataclasses import dataclass
+
+import torch
+from torchmetrics import MeanAbsoluteError
+
+import pxframe
+
+
+@dataclass(kw_only=True, eq=False)
+class Regression(pxframe.TrainedTask):
+    name, metric, higher_is_better, unit = "regression", "MAE", False, "px"
+
+    def loss(self, output, target):
+        return torch.nn.functional.l1_loss(output.squeeze(1), target)
+
+    def runner(self, backbone, provider, **run):
+        head = torch.nn.Linear(provider.strip(backbone), 1)
+        data = {split: self.dataset(split) for split in ("train", "test")}
+        model = pxframe.ImageModel(backbone, head, self.loss, self.mean, self.std)
+        metric = pxframe.TorchMetric(MeanAbsoluteError(), self.metric)
+        return pxframe.make_runner(model, self, **data, metric=metric, head="head", **run)
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.task(Regression)
