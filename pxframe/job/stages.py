@@ -167,7 +167,7 @@ def run_task(
     """Train ``model`` in ``work_dir``; an unfinished run there goes on if the same recipe began it."""
     begun = work_dir / "recipe.json"
     if work_dir.exists() and any(work_dir.iterdir()):
-        mine = reuse(begun, recipe, lambda file: read_row(file)[::-1], job.root, say, belongings=work_dir)
+        mine = reuse(begun, recipe, lambda file: (True, read_row(file)[1]), job.root, say, belongings=work_dir)
         if mine is None and work_dir.exists():
             where = set_aside(work_dir, job.root)
             say(f"{work_dir} holds files that no job of this kind wrote; set aside as {where}")

@@ -21,16 +21,16 @@ from pxframe.training.checkpoints import sign
 
 
 class TicketHook(Hook):
-    """Applies a ticket when training starts, and keeps its pruned weights at zero until it ends.
+    """Applies a ticket when training starts, and keeps its pruned weights at zero until training ends.
 
-    Where the ticket says what training is to start from (:attr:`pxframe.Ticket.start`), it starts from that.
+    If the ticket has starting values (:attr:`pxframe.Ticket.start`), training starts from them.
 
     ``before_train`` comes after the weights have been initialised and after a checkpoint has been loaded.
 
     Args:
-        ticket: its masks must all fit; only
-        classifier: the module of this name in the backbone (:meth:`pxframe.Backbone.classifier`) may be missing,
-            as it is where a task put a head of its own in its place.
+        ticket: its masks must fit the model.
+        classifier: name of the backbone's classifier (:meth:`pxframe.Backbone.classifier`). The model may lack this
+            module, as it does where a task put a head of its own in its place; masks of it are then left out.
     """
 
     def __init__(self, ticket: Ticket, classifier: str = "") -> None:
@@ -72,7 +72,7 @@ class Window(Hook):
             return
         if max(self.start, self.stop or 0) >= runner.iter:
             raise PxframeError(
-                f"training has only {runner.iter} steps; ask for an earlier one than {self.stop or self.start}"
+                f"training has {runner.iter} steps: step {self.stop or self.start} is past its end; choose a lower step"
             )
 
     def before_train(self, runner: Any) -> None:

@@ -159,6 +159,9 @@ def test_stopped_anywhere_and_resumed_ends_with_the_same_results(config, finishe
         assert errors == "stopped; the same command with --resume goes on from here\n"
     assert cli.main(["transfer", config, "--work-dir", str(work), "--resume"]) == 0
     assert rows(work) == rows(finished[0])
+    log = (work / "seed-0" / "scenes" / TICKET / "train.log").read_text()
+    assert log.count("epoch 1/2") == 1  # the epoch that was finished was not trained again
+    assert not (work / "set-aside").exists()
 
 
 def test_a_backbone_read_back_is_the_one_that_was_trained(config, tmp_path):
@@ -290,7 +293,7 @@ def test_a_checkpoint_that_would_run_code_is_read_where_it_is_trusted_and_only_t
 def test_an_early_step_past_the_end_of_training_is_refused(config, finished, tmp_path, capsys):
     options = ["prune.scorer.type=ltr", "prune.scorer.step=5000"]
     assert cli.main(["prune", config, "--work-dir", str(tmp_path), "--cfg-options", *options]) == 2
-    assert "ask for an earlier one than 5000" in capsys.readouterr().err
+    assert "step 5000 is past its end" in capsys.readouterr().err
 
 
 def test_show_and_list(finished, capsys):
