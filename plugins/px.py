@@ -114,4 +114,4 @@ def _summed(parts):
 
 @pxframe.hookimpl
 def pxframe_register(register):
-    register.scorer(PX)
+    register.scorer(PX, default=True)
