@@ -10,7 +10,10 @@ from torch import Tensor, nn
 import pxframe
 from pxframe.base.errors import near
 from pxframe.plugin.checkpoint import fit, read_checkpoint, unwrap
+from pxframe_plugins.hub import no_weights
 
+#: Prefix of the image tower's names in a file of the whole CLIP model.
+_IMAGE_TOWER = "visual."
 #: Entries by which OpenAI's own files are known; all of OpenAI's towers use QuickGELU.
 _OPENAI = ("input_resolution", "context_length", "vocab_size")
 
@@ -18,8 +21,8 @@ _OPENAI = ("input_resolution", "context_length", "vocab_size")
 class OpenCLIP(pxframe.Backbone):
     """open_clip's image towers: ResNets (three-convolution stem, anti-aliasing, attention pooling) and ViTs.
 
-    There is no classifier: ``model(x)`` gives CLIP's image embedding ``[N, D]``, its projection included, and so it
-    does when stripped. Images may be of any size, for ViTs a multiple of the patch, for ResNets of 32.
+    They have no classifier: ``model(x)`` gives CLIP's image embedding ``[N, D]`` after its projection, before and after
+    :meth:`strip`. The height and width of images must be multiples of the patch size for ViTs, and of 32 for ResNets.
     """
 
     name = "open_clip"
@@ -38,8 +41,8 @@ class OpenCLIP(pxframe.Backbone):
             model: open_clip's name for it, e.g. ``"RN50"``, ``"ViT-B-32"``; ``"RN50.openai"`` names the tag as well.
             pretrained: tag of weights that open_clip knows, from its cache or the network.
             checkpoint: a local file with weights instead, of the whole CLIP model or of the image tower alone.
-            quick_gelu: the activation of the ViTs, sigmoid(1.702 x) x instead of GELU. Default: what the weights were
-                trained with as far as the tag or the file tells, else what the model's config says.
+            quick_gelu: whether the activation of the ViTs is sigmoid(1.702 x) x instead of GELU. Default: the activation
+                that the weights were trained with, if the tag or the file tells, else the one in the model's config.
         """
         import open_clip
         from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -72,7 +75,7 @@ class OpenCLIP(pxframe.Backbone):
         gelu = gelu or all(any(name.endswith(key) for name in state) for key in _OPENAI)
         tower = build_tower(config, gelu if quick_gelu is None else quick_gelu)
         if checkpoint is not None:
-            part, _ = unwrap(state, tower.state_dict().keys())
+            part, _ = unwrap(state, tower.state_dict().keys(), holders=(_IMAGE_TOWER,))
             fit(tower, part, checkpoint)
         return tower
 
@@ -119,22 +122,19 @@ class OpenCLIP(pxframe.Backbone):
 
     def _fetched(self, model: str, tag: str, source: dict[str, Any]) -> str:
         """The file with the weights of a tag, downloaded where it is not cached."""
-        from huggingface_hub.constants import HF_HUB_CACHE
         from open_clip.pretrained import download_pretrained
 
         try:
             return download_pretrained(source)
         except Exception as error:  # any layer of the download
-            repository, file = os.path.split(source.get("hf_hub", ""))
-            what = f"{file or 'open_clip_model.safetensors'} of {repository} on the Hugging Face hub"
-            place, entry = HF_HUB_CACHE, f"models--{repository.replace('/', '--')}"
-            how = f"copy the folder {entry} there from the cache of a machine that has it"
-            if not repository:
-                what, place, how = source["url"], os.path.expanduser("~/.cache/clip"), "put the file there"
-            cause = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise pxframe.PxframeError(
-                f"backbone {self.name!r}: no weights {tag!r} for {model!r}: {what} is neither cached in {place} nor "
-                f"reachable; {how}, or give a local file as 'checkpoint' ({cause})"
+            hub, file = os.path.split(source.get("hf_hub", ""))
+            raise no_weights(
+                f"backbone {self.name!r}: no weights {tag!r} for {model!r}",
+                error,
+                hub=hub,
+                file=file or "open_clip_model.safetensors",
+                url=source.get("url", ""),
+                cache="~/.cache/clip",
             ) from error
 
 

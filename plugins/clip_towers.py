@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 
 class AnySizeViT(VisionTransformer):
-    """The library's tower; the positional embedding is interpolated (bicubic) where the grid of patches is another."""
+    """The library's tower. For images of another size, its positional embedding is interpolated (bicubic)."""
 
     def _embeds(self, x: Tensor) -> Tensor:
         grid = [size // patch for size, patch in zip(x.shape[-2:], self.patch_size, strict=True)]
@@ -27,7 +27,7 @@ class AnySizeViT(VisionTransformer):
 
 
 class AnySizeAttentionPool(AttentionPool2d):
-    """The library's attention pooling, for maps of any size, its positional embedding interpolated in the same way."""
+    """The library's attention pooling. For maps of another size, its positional embedding is interpolated (bicubic)."""
 
     def forward(self, x: Tensor) -> Tensor:
         position, grid = self.positional_embedding, list(x.shape[-2:])
@@ -37,7 +37,7 @@ class AnySizeAttentionPool(AttentionPool2d):
 
 
 class DilatedAvgPool(nn.Module):
-    """Mean of 2x2 pixels that are ``dilation`` apart, at every pixel, which stands in for those beyond the border."""
+    """At every pixel, the mean of 2x2 pixels that are ``dilation`` apart. Beyond the border the last pixels repeat."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -51,6 +51,8 @@ class DilatedAvgPool(nn.Module):
 
 def build_tower(config: dict[str, Any], quick_gelu: bool) -> Any:
     """The image tower of one of open_clip's model configs, with random weights; no text tower is built."""
+    # The library builds towers of its own classes from a config, by one function with forty options. Changing the class
+    # of what it built keeps that function, and the parameters with their names; both subclasses only override methods.
     tower = _build_vision_tower(config["embed_dim"], config["vision_cfg"], quick_gelu)
     if isinstance(tower, ModifiedResNet):
         tower.attnpool.__class__ = AnySizeAttentionPool
@@ -71,8 +73,8 @@ def stages(tower: Any) -> list[Any]:
 def dilate(tower: Any, output_stride: int) -> None:
     """Let the ResNet end at 1 / ``output_stride`` (4, 8, 16 or 32), in place.
 
-    Where a stage is not strided, its anti-aliasing average is taken at every pixel, and what follows is dilated. The
-    pixels of the strided network are among those of the dilated one, with the same values.
+    A stage that loses its stride takes its anti-aliasing average at every pixel, and the layers behind it are dilated.
+    The outputs of the strided network are among those of the dilated network, with the same values.
     """
     stride, dilation = 4, 1
     for stage in stages(tower):

@@ -13,6 +13,8 @@ from pxframe_plugins.timm_models import Timm
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
+#: Prefix of the query encoder's names in a MoCo checkpoint, behind ``module.``.
+_ENCODER = "encoder_q."
 #: What a MoCo checkpoint holds beside the query encoder.
 _BESIDE = ("encoder_k.", "queue")
 #: The projection head: one layer in MoCo v1, ``fc.0`` and ``fc.2`` in v2.
@@ -46,7 +48,7 @@ class MoCoV2(Timm):
         if arch not in ARCHITECTURES:
             raise pxframe.PxframeError(f"backbone {self.name!r}: no 'arch' {arch!r}; known: {', '.join(ARCHITECTURES)}")
         network = super().build(arch, num_classes=num_classes, **options)
-        state, beside = unwrap(read_checkpoint(checkpoint), network.state_dict().keys())
+        state, beside = unwrap(read_checkpoint(checkpoint), network.state_dict().keys(), holders=(_ENCODER,))
         encoder = {name: t for name, t in state.items() if not name.startswith(_HEAD)}
         unknown = {name: t for name, t in beside.items() if not name.startswith(_BESIDE)}
         fit(network, {**encoder, **unknown}, checkpoint, fresh=_HEAD)

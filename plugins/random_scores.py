@@ -25,4 +25,4 @@ def _drawn(net, shapes):
 
 @pxframe.hookimpl
 def pxframe_register(register):
-    register.scorer(Random)
+    register.scorer(Random, control=True)

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 import pxframe
 from pxframe.base.errors import near
 from pxframe.plugin.checkpoint import load_checkpoint
+from pxframe_plugins.hub import no_weights
 
-#: Attribute of a network that holds what it was built with, so that its dense form can be built alike.
+#: Attribute of a network that holds the options it was built with: its dense form is built with them too. It is an
+#: attribute, and not an entry in a table of ours, because copies of the network (copy.deepcopy, pickle) must keep it.
 _BUILT = "pxframe_built_with"
 
 
 class Timm(pxframe.Backbone):
-    """Models by timm's names, ``architecture`` or ``architecture.tag``."""
+    """All models of timm, by timm's names: ``architecture`` or ``architecture.tag``."""
 
     name = "timm"
     packages = ("timm",)
@@ -27,14 +29,15 @@ class Timm(pxframe.Backbone):
 
         Args:
             model: timm's name for it.
-            pretrained: weights from timm's cache or the network. A classifier of another size than theirs is random.
-            checkpoint: a local file with weights for all of it, instead, under timm's names. That includes the
-                classifier: leave ``num_classes`` at the file's, since a task puts its own head in its place.
-            options: more arguments for ``timm.create_model``, e.g. ``num_classes``, ``img_size``. Vision transformers
-                take images of one size; with ``dynamic_img_size=True`` of any that their patches divide.
+            pretrained: take weights from timm's cache or download them. The classifier's are random where
+                ``num_classes`` differs from theirs.
+            checkpoint: a local file with weights instead, under timm's names. It must hold all weights, the classifier's
+                too: leave ``num_classes`` as it is in the file, since a task replaces the classifier by its own head.
+            options: further arguments of ``timm.create_model``, e.g. ``num_classes``, ``img_size``. A vision transformer
+                takes images of one size, unless ``dynamic_img_size=True``: then of any size that its patches divide.
 
-        With random weights the residual branches of ResNets do not start at zero, as they do in timm: a branch
-        that gives nothing has no saliency either. ``zero_init_last=True`` keeps timm's way.
+        With random weights, timm lets the residual branches of ResNets start at zero. Here they do not, because a branch
+        whose output is zero has no saliency. ``zero_init_last=True`` restores timm's way.
         """
         import timm
 
@@ -56,9 +59,9 @@ class Timm(pxframe.Backbone):
             if not (pretrained or checkpoint) and "zero_init_last" in inspect.signature(type(network)).parameters:
                 network = timm.create_model(model, **{"zero_init_last": False, **options})
         except Exception as error:  # the model's own code, or any layer of the download
-            cause = f"{type(error).__name__}: {error}".splitlines()[0]
             if pretrained and not isinstance(error, TypeError):
-                raise pxframe.PxframeError(f"{where}: no weights for {model!r}: {_missing(model)} ({cause})") from error
+                raise no_weights(f"{where}: no weights for {model!r}", error, **_source(model)) from error
+            cause = f"{type(error).__name__}: {error}".splitlines()[0]
             raise pxframe.PxframeError(f"{where}: cannot build {model!r}: {cause}") from error
         setattr(network, _BUILT, {"model_name": model, **options})
         if checkpoint is not None:
@@ -109,7 +112,9 @@ class Timm(pxframe.Backbone):
             ) from error
         network.train(model.training)
         setattr(network, _BUILT, getattr(model, _BUILT))
-        vars(model).update(vars(network))  # whoever holds this network has the dense one now
+        # The contract is "in place": a task may hold this module already. timm can only build a dense form anew, of the
+        # same class, so the module takes over all attributes of the new one, which has this one's own parameters.
+        vars(model).update(vars(network))
         return model
 
     def models(self, pattern: str = "*") -> list[str]:
@@ -125,24 +130,18 @@ class Timm(pxframe.Backbone):
             )
 
 
-def _missing(model: str) -> str:
-    """Which file ``model`` needs, where timm looks for it, and what to do without a network."""
+def _source(model: str) -> dict[str, str]:
+    """Where timm looks for the weights of ``model``, for the error that they are not there."""
     import timm
-    from huggingface_hub.constants import HF_HUB_CACHE
     from torch.hub import get_dir
 
     source = timm.get_pretrained_cfg(model)
     if source is None or not source.has_weights:
-        return "timm knows none; give a local file as 'checkpoint'"
+        return {}
     if source.hf_hub_id:
-        file = source.hf_hub_filename or "model.safetensors"
-        entry = f"models--{source.hf_hub_id.replace('/', '--')}"
-        what, where = f"{file} of {source.hf_hub_id} on the Hugging Face hub", HF_HUB_CACHE
-        how = f"copy the folder {entry} there from the cache of a machine that has it"
-    else:
-        url = source.url if isinstance(source.url, str) else (source.url or ["its file"])[0]
-        what, where, how = str(source.file or url), f"{get_dir()}/checkpoints", "put the file there"
-    return f"{what} is neither cached in {where} nor reachable; {how}, or give a local file as 'checkpoint'"
+        return {"hub": source.hf_hub_id, "file": source.hf_hub_filename or "model.safetensors"}
+    url = source.url if isinstance(source.url, str) else (source.url or ["its file"])[0]
+    return {"url": str(source.file or url), "cache": f"{get_dir()}/checkpoints"}
 
 
 @pxframe.hookimpl

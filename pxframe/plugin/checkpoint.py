@@ -1,4 +1,4 @@
-"""Reading weights from a file: no code in it is run unless the user trusts it, and all of it must fit."""
+"""Reading weights from a file: no code of the file is run unless the user trusts it, and all weights must fit."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pxframe.base.paths import locate
 
 #: Under which keys training scripts store the state dict.
 _NESTED = ("state_dict", "model")
-#: What wrappers put before every name: DataParallel, and models that hold the network as a part among others
-#: (MoCo's query encoder, other pre-training, tasks, CLIP's image tower).
+#: What DataParallel puts before every name.
 _PARALLEL = "module."
-_HOLDERS = ("encoder_q.", "encoder.", "backbone.", "visual.")
+#: What models that hold the network as a part among others put before its names.
+_HOLDERS = ("backbone.", "encoder.", "model.")
 
 _trusted: ContextVar[bool] = ContextVar("trusted", default=False)
 
@@ -31,13 +31,13 @@ def trust() -> None:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors in a ``torch.save`` or ``.safetensors`` file, on the CPU, by the names they have there.
+    """The tensors in a ``torch.save`` or ``.safetensors`` file, on the CPU, by their names in the file.
 
-    A state dict may lie at the top or under ``state_dict`` or ``model``. Of a file that is trusted (:func:`trust`), a
-    module there will do too.
+    The state dict may lie at the top of the file or under ``state_dict`` or ``model``. A file that is trusted
+    (:func:`trust`) may hold a module there instead.
 
     Raises:
-        PxframeError: no such file, damaged, not a state dict, or in need of running code to be read.
+        PxframeError: there is no such file, it is damaged, it holds no state dict, or reading it would run code.
     """
     file = locate(path)
     state = _load(file)
@@ -52,35 +52,47 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def unwrap(state: Mapping[str, Tensor], wanted: Collection[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The part of ``state`` that has the most of the ``wanted`` names once a wrapper's prefix is off, and the rest.
+def unwrap(
+    state: Mapping[str, Tensor], wanted: Collection[str], holders: Collection[str] = ()
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split ``state`` into the network's own tensors, without the prefix of a wrapper, and the rest.
 
-    The prefix is any chain of ``module.``, ``encoder_q.``, ``encoder.``, ``backbone.`` and ``visual.``; none where the
-    names fit as they are. The rest is what lies beside such a part (a projection head, a decode head, a text tower).
+    A prefix is any chain of ``module.``, ``backbone.``, ``encoder.``, ``model.`` and ``holders``, or none. The chain is
+    chosen that leaves the most of the ``wanted`` names. The rest is what lies beside the network in the file: a
+    projection head, a decode head, a text tower.
+
+    Args:
+        state: tensors by the names in the file.
+        wanted: the network's names.
+        holders: further prefixes that the files of one provider use, each with its dot.
     """
-    return max(_parts(dict(state), {}), key=lambda pair: len(pair[0].keys() & set(wanted)))
+    parts = _parts(dict(state), {}, (*holders, *_HOLDERS))
+    return max(parts, key=lambda pair: len(pair[0].keys() & set(wanted)))
 
 
-def _parts(state: dict[str, Tensor], rest: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+def _parts(
+    state: dict[str, Tensor], rest: dict[str, Tensor], holders: Collection[str]
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     yield state, rest
     if any(name.startswith(_PARALLEL) for name in state):
-        yield from _parts({name.removeprefix(_PARALLEL): t for name, t in state.items()}, rest)
-    for prefix in _HOLDERS:
+        yield from _parts({name.removeprefix(_PARALLEL): t for name, t in state.items()}, rest, holders)
+    for prefix in holders:
         part = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
         if part:
             beside = {name: t for name, t in state.items() if not name.startswith(prefix)}
-            yield from _parts(part, {**rest, **beside})
+            yield from _parts(part, {**rest, **beside}, holders)
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load the file at ``path`` into ``model``, every tensor of which must be there, in its shape, and nothing else.
+def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], holders: Collection[str] = ()) -> None:
+    """Load the file at ``path`` into ``model``: it must hold every tensor of the model, in its shape, and no other.
 
-    The weights may lie under a wrapper's prefix, see :func:`unwrap`; what lies beside them is left out.
+    The names in the file may have a wrapper's prefix, see :func:`unwrap`, to which ``holders`` go; tensors beside the
+    network are left out.
 
     Raises:
         PxframeError: as :func:`read_checkpoint`; or missing or unexpected names, or other shapes.
     """
-    state, _ = unwrap(read_checkpoint(path), model.state_dict().keys())
+    state, _ = unwrap(read_checkpoint(path), model.state_dict().keys(), holders)
     fit(model, state, path)
 
 
@@ -138,12 +150,15 @@ def _reason(error: Exception) -> str:
 
 
 def _mmengine_types() -> list[Any]:
-    """What mmengine's own checkpoints hold besides tensors: histories of logged numbers, as NumPy arrays. All data."""
+    """The types in mmengine's own checkpoints besides tensors: histories of logged numbers, as NumPy arrays.
+
+    A user may give such a checkpoint wherever weights are read. None of these types runs code.
+    """
     import numpy as np
     from mmengine.logging import HistoryBuffer
 
     def history_method(owner: Any, name: str) -> Any:
-        """What a history's file uses ``getattr`` for; anything else of it stays forbidden."""
+        """Stand in for the ``getattr`` in a history's file; any other use of ``getattr`` stays forbidden."""
         if owner is not HistoryBuffer or name.startswith("_"):
             raise pickle.UnpicklingError(f"global getattr of {name!r} would run code")
         return getattr(owner, name)

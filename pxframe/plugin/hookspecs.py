@@ -21,9 +21,9 @@ and that implements any of the hooks below::
     def pxframe_register(register):
         register.scorer(Fisher)
 
-A hook may take fewer arguments than its specification lists, never others. A plug-in that does not
-load, or does not fit these hooks, is reported with its distribution, version and cause; the rest works.
-Name the entry point after what it provides: an error about a missing name then finds its cause.
+A hook may take fewer arguments than its specification lists, never others. A plug-in that does not load, or does not
+fit these hooks, is reported with its distribution, version and cause; all other plug-ins work. Name the entry point
+after what it provides: an error about a missing name then finds the cause.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from pxframe.plugin.host import Registrar
     from pxframe.ticket.ticket import Ticket
 
-#: Raised by one whenever a hook changes its meaning. A plug-in may state the version it was written
-#: for as a module attribute ``PXFRAME_HOOKS``; another value is refused with that reason.
+#: The version of these hooks. It grows by one when a hook changes its meaning. A plug-in may state the version it was
+#: written for in a module attribute ``PXFRAME_HOOKS``; a plug-in of another version is refused, and the reason says so.
 HOOK_VERSION = 1
 
 hookspec = pluggy.HookspecMarker("pxframe")
@@ -53,10 +53,20 @@ hookimpl = pluggy.HookimplMarker("pxframe")
 def pxframe_register(register: Registrar) -> None:
     """Register scorers, backbone providers and tasks.
 
-    ``register.scorer(cls)``, ``register.backbone(cls)`` and ``register.task(cls)`` each take a subclass of
-    :class:`pxframe.Scorer`, :class:`pxframe.Backbone` or :class:`pxframe.Task`, under its ``name``.
-    Called once, when plug-ins are loaded. Import heavy libraries inside your classes' methods, not
-    at the top of the module: ``pxframe list`` loads every plug-in.
+    ``register.scorer(cls)``, ``register.backbone(cls)`` and ``register.task(cls)`` each take a class, not an instance:
+    a subclass of :class:`pxframe.Scorer`, :class:`pxframe.Backbone` or :class:`pxframe.Task`. It is registered under
+    its ``name``, which becomes part of file names: letters, digits, ``_``, ``-``, ``.`` and ``+``.
+
+    ``register.scorer(cls, default=True)`` marks the scorer that is used where the user names none. One scorer of all
+    installed plug-ins may be the default. ``register.scorer(cls, control=True)`` marks a control: a scorer that every
+    job adds to its comparison, beside each ticket, such as ``random`` and ``dense``.
+
+    A scorer may state how it is usually run in a class attribute ``defaults``, a dictionary with any of the keys
+    ``sparsity``, ``rounds``, ``granularity``, ``scope``, ``distribution`` and ``schedule``. What the user asks for goes
+    before it.
+
+    The hook is called once, when plug-ins are loaded. Import heavy libraries inside the methods of your classes, not at
+    the top of the module: ``pxframe list`` loads every plug-in.
     """
 
 
@@ -69,9 +79,15 @@ def pxframe_round_done(
 ) -> None:
     """A round of pruning has been scored and masked.
 
-    ``scorer`` is its name; ``round`` counts from 1 to ``rounds``; ``density`` is the share of prunable weights (or
-    channels) now kept; ``scores`` (float; one a weight, or one an output channel) and ``masks`` (bool, of the weights'
-    shapes, true is kept) are the round's, by weight name. Read only.
+    Args:
+        ``scorer``: its name.
+        ``round``: counts from 1 to ``rounds``.
+        ``rounds``: the number of rounds.
+        ``density``: the share of prunable weights (or channels) that is now kept.
+        ``scores``: of this round, by weight name: float tensors, one score a weight or one an output channel.
+        ``masks``: of this round, by weight name: bool tensors of the weights' shapes, true where a weight is kept.
+
+    Do not change the tensors. The hook runs between two rounds, so the time it takes is added to the pruning.
     """
 
 
@@ -87,6 +103,9 @@ def pxframe_ticket_made(ticket: Ticket) -> None:
 def pxframe_task_done(task: str, variant: str, result: dict[str, Any]) -> None:
     """A task was trained and evaluated.
 
-    ``task`` is its name in the config, ``variant`` ``"dense"``, ``"ticket"`` or ``"random"`` (with the
-    ticket's name behind a slash where there are several), ``result`` a row of ``results.json``.
+    Args:
+        ``task``: its name in the config.
+        ``variant``: the name of the weights it was trained with, as in ``results.json``: ``METHOD-LEVEL`` for a ticket,
+            with the sparsity in per cent (``px-90.00``, ``random-90.00``), or ``dense``.
+        ``result``: the row of ``results.json``.
     """

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
+import reprlib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, get_args
 
 import pluggy
 from mmengine.registry import Registry
 
 from pxframe.base.errors import PxframeError, near
 from pxframe.plugin import hookspecs
+from pxframe.plugin.backbone import Backbone
+from pxframe.plugin.task import Task
+from pxframe.scoring.scorer import Needs, Scorer
 
 GROUP = "pxframe"
 VARIABLE = "PXFRAME_PLUGINS"
+
+_NAME, _LONGEST = re.compile(r"[^\W_][\w.+-]*"), 80
 
 
 @dataclass(frozen=True)
@@ -32,33 +39,60 @@ class Failure:
         return f"{self.owner} did not load: {self.cause}"
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a plug-in registers: a class of one kind under a name."""
+
+    kind: str
+    name: str
+    cls: type
+    default: bool = False
+    control: bool = False
+
+
 class Registrar:
     """What ``pxframe_register`` is called with; holds a plug-in's claims until all of them are known."""
 
     def __init__(self) -> None:
-        self.claims: list[tuple[str, str, type]] = []
-        self.default: str | None = None
+        self.claims: list[Claim] = []
 
-    def scorer(self, cls: type, default: bool = False) -> type:
-        """Register a :class:`pxframe.Scorer` subclass under its ``name``; ``default``: used where none is named."""
-        self._claim("scorer", cls, "score")
-        if default:
-            self.default = cls.name  # type: ignore[attr-defined]
+    def scorer(self, cls: type, *, default: bool = False, control: bool = False) -> type:
+        """Register a :class:`pxframe.Scorer` subclass under its ``name``.
+
+        Args:
+            default: it is used where the user names no scorer. One scorer of all plug-ins may be.
+            control: every job adds it to its comparison, beside each ticket.
+        """
+        for option, value in {"default": default, "control": control}.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"register.scorer: {option!r} must be True or False, got {value!r}")
+        self._claim("scorer", cls, Scorer, "score", default=default, control=control)
+        if cls.needs not in get_args(Needs):
+            raise TypeError(f"scorer {cls.name!r}: 'needs' must be one of {get_args(Needs)}, got {cls.needs!r}")
         return cls
 
     def backbone(self, cls: type) -> type:
         """Register a :class:`pxframe.Backbone` provider under its ``name``."""
-        return self._claim("backbone", cls, "build")
+        return self._claim("backbone", cls, Backbone, "build")
 
     def task(self, cls: type) -> type:
         """Register a :class:`pxframe.Task` adapter under its ``name``."""
-        return self._claim("task", cls, "runner")
+        return self._claim("task", cls, Task, "runner")
 
-    def _claim(self, kind: str, cls: type, method: str) -> type:
+    def _claim(self, kind: str, cls: Any, base: Any, method: str, **marks: bool) -> type:
+        if not isinstance(cls, type):
+            raise TypeError(f"register.{kind} takes a class, got {reprlib.repr(cls)}")
+        if not issubclass(cls, base):
+            raise TypeError(f"register.{kind}: {cls.__name__} is not a subclass of pxframe.{base.__name__}")
         name = getattr(cls, "name", None)
-        if not (isinstance(name, str) and name and callable(getattr(cls, method, None))):
-            raise TypeError(f"{kind} {cls!r} needs a string 'name' and a method '{method}'")
-        self.claims.append((kind, name, cls))
+        if not (isinstance(name, str) and len(name) <= _LONGEST and _NAME.fullmatch(name)):
+            raise TypeError(
+                f"register.{kind}: the 'name' of {cls.__name__} is part of file names: it must be 1 to {_LONGEST} "
+                f"letters, digits, '_', '-', '.' or '+', a letter or digit first; got {reprlib.repr(name)}"
+            )
+        if getattr(cls, method) is getattr(base, method):
+            raise TypeError(f"register.{kind}: {cls.__name__} has no method {method!r} of its own")
+        self.claims.append(Claim(kind, name, cls, **marks))
         return cls
 
 
@@ -70,8 +104,10 @@ class Host:
         self.blocked = frozenset(blocked)
         self.failures: list[Failure] = []
         self.conflicts: dict[tuple[str, str], list[str]] = {}
-        self.default: str | None = None
-        self._owners: dict[tuple[str, str], str] = {}
+        self.owners: dict[tuple[str, str], str] = {}
+        #: Names of the scorers marked as default and as control, in the order of the entry points' names.
+        self.defaults: list[str] = []
+        self.controls: list[str] = []
         self._distributions: dict[tuple[str, str], str] = {}
         self._loaded = False
 
@@ -80,19 +116,23 @@ class Host:
         if self._loaded:
             return
         wanted = self._wanted()  # an unknown name is refused every time, not only the first
-        self._loaded = True
+        loaded = []
         for point in wanted:
             owner = _owner(point)
             try:
-                claims = self._plug(point)
-            except (Exception, SystemExit) as error:  # a plug-in may fail in any way; none may take the others down
-                cause = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                self.failures.append(Failure(point.name, owner, cause))
-            else:
-                for kind, name, cls in claims:
-                    self._settle(registries[kind], kind, name, cls, owner)
-                    if point.dist is not None:
-                        self._distributions[kind, name] = point.dist.name
+                loaded.append((point, owner, *_plug(point)))
+            except KeyboardInterrupt:  # the user's Ctrl-C; nothing has been filled yet, so loading may begin anew
+                self.failures.clear()
+                raise
+            except BaseException as error:  # a plug-in may fail in any way, SystemExit included; the others go on
+                self.failures.append(Failure(point.name, owner, _cause(error)))
+        self._loaded = True
+        for point, owner, plugin, claims in loaded:
+            self.manager.register(plugin, name=f"{point.name} = {point.value} ({owner})")
+            for claim in claims:
+                self._settle(registries[claim.kind], claim, owner)
+                if point.dist is not None:
+                    self._distributions[claim.kind, claim.name] = point.dist.name
         for failure in self.failures:
             warnings.warn(f"plug-in {failure}", PluginWarning, stacklevel=2)
         for (kind, name), owners in self.conflicts.items():
@@ -108,11 +148,17 @@ class Host:
         return [f for f in self.failures if f.name == name] or self.failures
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Tell observers. An observer that fails is reported; the work it watched goes on."""
-        try:
-            getattr(self.manager.hook, hook)(**arguments)
-        except Exception as error:
-            warnings.warn(f"an observer of {hook} failed: {type(error).__name__}: {error}", PluginWarning, stacklevel=2)
+        """Tell observers. An observer that fails is reported; the other observers and the work they watch go on."""
+        observers = {id(impl.plugin): impl.plugin for impl in getattr(self.manager.hook, hook).get_hookimpls()}
+        for observer in observers.values():
+            others = [other for other in observers.values() if other is not observer]
+            try:
+                self.manager.subset_hook_caller(hook, others)(**arguments)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit included: an observer does not end the job it watches
+                text = f"an observer of {hook} failed: {_cause(error)}, in {self.manager.get_name(observer)}"
+                warnings.warn(text, PluginWarning, stacklevel=2)
 
     def _wanted(self) -> list[EntryPoint]:
         points = sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value))
@@ -129,29 +175,16 @@ class Host:
                 )
         return [p for p in points if p.name in chosen and p.name not in self.blocked]
 
-    def _plug(self, point: EntryPoint) -> list[tuple[str, str, type]]:
-        plugin = point.load()
-        version = getattr(plugin, "PXFRAME_HOOKS", hookspecs.HOOK_VERSION)
-        if version != hookspecs.HOOK_VERSION:
-            raise TypeError(f"built for hook version {version}, this is version {hookspecs.HOOK_VERSION}")
-        # A registration that fails half-way would stay in the manager, so it is tried on a scratch one first.
-        trial = _manager()
-        trial.register(plugin)
-        trial.check_pending()
-        registrar = Registrar()
-        trial.hook.pxframe_register(register=registrar)
-        self.manager.register(plugin, name=f"{point.name} = {point.value} ({_owner(point)})")
-        self.default = registrar.default or self.default
-        return registrar.claims
-
-    def _settle(self, registry: Registry, kind: str, name: str, cls: type, owner: str) -> None:
-        key = (kind, name)
-        if key in self._owners:
-            self.conflicts.setdefault(key, [self._owners[key]]).append(owner)
-            registry.module_dict.pop(name, None)
+    def _settle(self, registry: Registry, claim: Claim, owner: str) -> None:
+        key = (claim.kind, claim.name)
+        if key in self.owners:
+            self.conflicts.setdefault(key, [self.owners[key]]).append(owner)
+            registry.module_dict.pop(claim.name, None)
             return
-        self._owners[key] = owner
-        registry.register_module(name=name, module=cls, force=True)
+        self.owners[key] = owner
+        registry.register_module(name=claim.name, module=claim.cls, force=True)
+        self.defaults += [claim.name] if claim.default else []
+        self.controls += [claim.name] if claim.control else []
 
 
 class PluginWarning(UserWarning):
@@ -173,6 +206,36 @@ def block(names: Iterable[str]) -> None:
     if host()._loaded:
         raise RuntimeError("plug-ins are already loaded")
     _hosts()[0] = Host(names)
+
+
+def _plug(point: EntryPoint) -> tuple[Any, list[Claim]]:
+    """Import a plug-in and run its registration, which nothing else has seen by then."""
+    plugin = point.load()
+    version = getattr(plugin, "PXFRAME_HOOKS", None)
+    if version is None:
+        version = hookspecs.HOOK_VERSION
+        if getattr(plugin, "HOOK_VERSION", version) != version:
+            raise TypeError(
+                f"it states HOOK_VERSION = {plugin.HOOK_VERSION!r}; name the version of its hooks PXFRAME_HOOKS"
+            )
+    if version != hookspecs.HOOK_VERSION:
+        raise TypeError(f"built for hook version {version}, this is version {hookspecs.HOOK_VERSION}")
+    # A registration that fails half-way would stay in the manager, so it is tried on a scratch one.
+    trial = _manager()
+    trial.register(plugin)
+    trial.check_pending()
+    registrar = Registrar()
+    trial.hook.pxframe_register(register=registrar)
+    return plugin, registrar.claims
+
+
+def _cause(error: BaseException) -> str:
+    """One line of printable text, also where the error's own words fail."""
+    try:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception:
+        text = type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)[:300]
 
 
 def _manager() -> pluggy.PluginManager:

@@ -30,15 +30,6 @@ def scorers() -> list[str]:
     return names("scorer")
 
 
-def default_scorer() -> str:
-    """Name of the scorer that is used where the user names none."""
-    _load()
-    default = host().default
-    if default is None:
-        raise PxframeError(f"no plug-in registered a default scorer; name one of {', '.join(names('scorer'))}")
-    return default
-
-
 def backbones() -> list[str]:
     """Names of the registered backbone providers."""
     return names("backbone")
@@ -47,6 +38,31 @@ def backbones() -> list[str]:
 def tasks() -> list[str]:
     """Names of the registered task adapters."""
     return names("task")
+
+
+def default_scorer() -> str:
+    """Name of the scorer to use where the user names none: the one that a plug-in registered as default.
+
+    Raises:
+        PxframeError: no plug-in registered one, or several did.
+    """
+    _load()
+    marked = [name for name in host().defaults if ("scorer", name) not in host().conflicts]
+    if len(marked) > 1:
+        claims = " and ".join(f"{name!r} by {host().owners['scorer', name]}" for name in marked)
+        raise PxframeError(
+            f"several scorers are registered as default: {claims}; name a scorer, or block one with --no-plugin"
+        )
+    if not marked:
+        causes = "".join(f"; plug-in {failure}" for failure in host().failures)
+        raise PxframeError(f"no plug-in registers a default scorer; name one{near('', names('scorer'))}{causes}")
+    return marked[0]
+
+
+def controls() -> list[str]:
+    """Names of the scorers that every job adds to its comparison, in the order in which plug-ins registered them."""
+    _load()
+    return [name for name in host().controls if ("scorer", name) not in host().conflicts]
 
 
 def build(kind: str, config: Mapping[str, Any] | str, where: str = "") -> Any:

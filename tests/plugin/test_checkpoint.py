@@ -19,7 +19,7 @@ def same(model, state):
     return all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
 
 
-PREFIXES = ("", "module.", "backbone.", "encoder.", "encoder_q.", "visual.", "module.encoder_q.", "module.backbone.")
+PREFIXES = ("", "module.", "backbone.", "encoder.", "model.", "module.backbone.")
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -31,7 +31,24 @@ def test_prefixes_of_wrappers_come_off(prefix, tmp_path):
     assert same(model, state)
 
 
-@pytest.mark.parametrize("name", ["encoder", "module", "backbone"])
+@pytest.mark.parametrize("prefix", ["student.", "module.student.", "student.encoder."])
+def test_a_provider_adds_the_prefixes_of_its_files(prefix, tmp_path):
+    state = {n: t + 1 for n, t in net().state_dict().items()}
+    torch.save({prefix + n: t for n, t in state.items()} | {"teacher.x": torch.ones(1)}, tmp_path / "x.pth")
+    with pytest.raises(PxframeError, match="does not fit the model"):
+        load_checkpoint(net(), tmp_path / "x.pth")
+    model = net()
+    load_checkpoint(model, tmp_path / "x.pth", holders=("student.",))
+    assert same(model, state)
+
+
+def test_the_core_names_no_provider_s_prefix():
+    import pxframe.plugin.checkpoint as module
+
+    assert not {"encoder_q.", "visual."} & set(module._HOLDERS)
+
+
+@pytest.mark.parametrize("name", ["encoder", "module", "backbone", "model"])
 def test_a_network_s_own_names_stay(name, tmp_path):
     model = net(**{name: net()})
     state = {n: t + 1 for n, t in model.state_dict().items()}
@@ -44,7 +61,7 @@ def test_a_network_s_own_names_stay(name, tmp_path):
 
 def test_what_lies_beside_a_part_is_told_apart():
     state = {"module.encoder_q.a": torch.ones(1), "module.encoder_k.a": torch.ones(2), "module.queue": torch.ones(3)}
-    part, rest = unwrap(state, {"a", "b"})
+    part, rest = unwrap(state, {"a", "b"}, holders=("encoder_q.",))
     assert part.keys() == {"a"}
     assert len(part["a"]) == 1
     assert rest.keys() == {"encoder_k.a", "queue"}

@@ -97,7 +97,7 @@ def test_pretrained_without_network(tmp_path, monkeypatch):
 
 
 def test_pretrained_where_there_are_no_weights():
-    with pytest.raises(PxframeError, match="'coatnet_pico_rw_224': timm knows none"):
+    with pytest.raises(PxframeError, match="'coatnet_pico_rw_224': the library knows none"):
         provider.build("coatnet_pico_rw_224", pretrained=True)
 
 
