@@ -177,6 +177,17 @@ def test_weights_with_their_inputs_first_are_refused(granularity, kind):
     assert set(ticket.masks) == {"conv.weight"}
 
 
+@pytest.mark.parametrize("granularity", ["channel", "2:4"])
+@pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d])
+def test_a_transposed_convolution_is_refused_without_data_too(granularity, kind):
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Sequential(kind(8, 4, 2)))
+    with pytest.raises(pxframe.PxframeError, match=r"1\.0\.weight has its inputs, not its outputs"):
+        pxframe.prune(model, None, scorer="magnitude", granularity=granularity)
+    ticket = pxframe.prune(model, None, scorer="magnitude", granularity=granularity, sparsity=0.5, exclude="1.*")
+    assert set(ticket.masks) == {"0.weight"}
+    assert set(pxframe.prune(model, None, scorer="magnitude", sparsity=0.5).masks) == {"0.weight", "1.0.weight"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
