@@ -47,7 +47,7 @@ def score(
     Args:
         model: any module made of torch operations, on any device, in the mode its loss is to be taken in.
         batches: iterable of ``(input, target)`` pairs; None for scorers that need nothing.
-        scorer: a registered name, ``dict(type=NAME, **options)``, or a :class:`Scorer`.
+        scorer: a registered name, ``dict(type=NAME, **options)``, or a :class:`pxframe.Scorer`.
         masks: bool tensors by parameter name, true where kept; just these parameters are scored. Default: all
             prunable ones, and all of them kept.
         loss: ``loss(output, target) -> scalar``; default: cross-entropy.

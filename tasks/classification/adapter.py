@@ -38,7 +38,7 @@ class Classification(pxframe.TrainedTask):
         label_smoothing: share of the target spread over all classes.
         save_predictions: write ``predictions.json`` into the run's folder when testing.
 
-    The other keys are :class:`TrainedTask`'s.
+    The other keys are :class:`pxframe.TrainedTask`'s.
     """
 
     name, metric = "classification", "accuracy"

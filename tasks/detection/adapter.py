@@ -45,7 +45,7 @@ class Detection(pxframe.TrainedTask):
         anchors: ``dict(sizes=[[32], [64]], aspect_ratios=[[0.5, 1, 2], [0.5, 1, 2]])``, an entry a level, sizes in
             pixels of the resized image; default: torchvision's for the level's stride.
 
-    The other keys are :class:`TrainedTask`'s. Images of a batch may differ in size.
+    The other keys are :class:`pxframe.TrainedTask`'s. Images of a batch may differ in size.
     """
 
     name, metric, whole = "detection", "mAP", False

@@ -42,7 +42,7 @@ class Segmentation(pxframe.TrainedTask):
         save_predictions: when testing, write the predicted labels at full resolution to ``predictions/STEM.png`` in the
             run's folder, STEM being the image's.
 
-    The other keys are :class:`TrainedTask`'s.
+    The other keys are :class:`pxframe.TrainedTask`'s.
     """
 
     name, metric = "segmentation", "mIoU"
