@@ -2,16 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint setup lock clean
+.PHONY: quickstart test test-all docs lint setup lock clean
 
-# Prune once, transfer to two tasks: about four minutes on two cores.
+# Prune once, transfer to two tasks.
 quickstart: setup
 	$(BIN)/python tools/transfer.py configs/quickstart.py --resume
 
 # One thread a worker: torch's threads would wait for each other. Then what needs the machine to itself.
 test: setup lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone and not slow"
+	$(BIN)/python -m pytest -m "alone and not slow"
+
+# The same and the tests marked "slow": large networks under every method.
+test-all: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
+
+# The guide and the reference, as web pages. A broken link or reference is an error.
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going --quiet -c docs . build/docs
+	@echo "documentation: build/docs/docs/index.html"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ class LTR(IMP):
     ticket holds those values (:meth:`pxframe.Ticket.rewind`). Needs ``train=``, see :func:`pxframe.prune`.
 
     Args:
-        step: optimizer step to rewind to; 0 is :class:`IMP`.
+        step: optimizer step to rewind to; 0 is :class:`pxframe_plugins.imp.IMP`.
     """
 
     step: int = 500

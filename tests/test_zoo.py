@@ -15,6 +15,8 @@ BEGIN, END = "<!-- written by tests/test_zoo.py --write-docs -->\n", "<!-- end -
 REFUSALS: dict[tuple[str, str], str] = {}
 #: Models with no kind of layer that another has not; they are run when the table is written.
 LEFT_OUT = ("resnet18", "resnet50, zero_init_last", "efficientnet_b0")
+#: The models that take longest, even when small; other tests have their layers in networks of their own.
+SLOW = ("clip RN50", "clip ViT-B-32", "DeepLabV3+")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def table(found):
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("name", zoo.MODELS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in zoo.MODELS])
 @pytest.mark.filterwarnings("ignore")
 def test_every_method_runs_or_says_why_not(name, request, outcomes):
     full = request.config.getoption("--write-docs")

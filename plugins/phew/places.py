@@ -49,7 +49,7 @@ class Places:
         return key, self.moved(node, places)
 
     def moved(self, node: fx.Node, tensor: Tensor) -> Any:
-        """``tensor`` moved as ``node``, one of :data:`MOVES`, moves its first argument."""
+        """``tensor`` moved as ``node``, one of ``MOVES``, moves its first argument."""
         rest: Any = map_arg(node.args[1:], lambda n: self.value(n).cpu())
         if "view" in operation(node):  # the tensor may lie in memory otherwise than the node's argument
             return tensor.reshape(rest[0])

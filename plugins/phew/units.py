@@ -16,7 +16,7 @@ class Product:
     """Weights from the units of its input channels to units of its own, one an output channel.
 
     Attributes:
-        name: the parameter, or the key in :attr:`Units.constants` of a kernel that is none.
+        name: the parameter, or the key in ``Units.constants`` of a kernel that is none.
         index: int tensor ``[groups, in, out, kernel]``: the place of each weight in the flattened parameter.
         sources: ``[2, pairs]``, pairs of a unit and an input channel (of all groups) that holds values of it.
         first: unit of the first output channel; the others follow it.

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Bar:
     """A bar of ``total`` steps that shows a text beside it; nothing is drawn where stderr is no terminal.
 
-    ``with Bar(...) as bar: bar.advance("loss 0.1")``, or :meth:`start` and :meth:`stop`.
+    ``with Bar(...) as bar: bar.advance("loss 0.1")``, or ``start()`` and ``stop()``.
     """
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:

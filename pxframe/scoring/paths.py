@@ -104,7 +104,7 @@ def open_paths(
 
 
 def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights as :func:`path_weights` gives them, the prunable ones divided by a power of two each: to at most 1.
+    """Weights as ``path_weights`` gives them, the prunable ones divided by a power of two each: to at most 1.
 
     The powers are those of the unmasked weights, found in the first round. S = dR/du * u does not depend on them.
 

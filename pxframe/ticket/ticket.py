@@ -73,7 +73,7 @@ class Ticket:
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read a ticket; a file that is none, or damaged, is a :class:`PxframeError`. Never unpickles."""
+        """Read a ticket; a file that is none, or damaged, is a :class:`pxframe.PxframeError`. Never unpickles."""
         return cls(*ticket_file.load(path))
 
     def check(self, model: nn.Module, prefix: str | None = None, partial: bool = False) -> str:

@@ -12,6 +12,7 @@ from pxframe.scoring.paths import jacobian_norms
 MODELS = {"resnet152": torchvision.models.resnet152, "deeplab": lambda: zoo.DeepLab(full=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_finite_and_not_all_lost_to_underflow(name):
