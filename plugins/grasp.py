@@ -37,7 +37,8 @@ class GraSP(pxframe.Scorer):
             raise pxframe.PxframeError(f"grasp: temperature must be a positive number, got {self.temperature!r}")
 
     def score(self, net, batches):
-        net = self._tempered(net)
+        # The data are read before anything is drawn, so that both passes meet the same random numbers.
+        net, batches = self._tempered(net), list(batches)
         weights = net.masked()
         product = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         seed = int(torch.randint(2**31, ()))  # of both passes: H and g are of one function, dropout or not

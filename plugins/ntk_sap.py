@@ -73,16 +73,9 @@ def _gradients(net, z, theta, moved):
 
 
 def _outputs(net, z, weights):
-    try:
-        leaves = pytree.tree_leaves(net(z, weights))
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise pxframe.PxframeError(
-            f"ntk_sap: BN cannot normalise by the statistics of an input of shape {tuple(z.shape)}: a layer gets one "
-            f"value per channel; give larger batches or images"
-        ) from error
-    floating = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    floating = [
+        leaf for leaf in pytree.tree_leaves(net(z, weights)) if isinstance(leaf, Tensor) and leaf.is_floating_point()
+    ]
     if not any(leaf.requires_grad for leaf in floating):
         raise pxframe.PxframeError("ntk_sap: no floating-point output of the model depends on its prunable weights")
     return floating

@@ -38,7 +38,9 @@ def explaining_forward(inputs: Tensor) -> Iterator[None]:
         raise
     except Exception as error:  # any module's forward
         cause = " ".join(str(error).split())[:200]
+        one_value = "more than 1 value per channel" in cause  # batch norm in training mode
+        advice = "give larger batches or images" if one_value else "check the batches' shape and dtype"
         raise PxframeError(
             f"the model fails on inputs of shape {list(inputs.shape)} and {inputs.dtype}: "
-            f"{type(error).__name__}: {cause}; check the batches' shape and dtype"
+            f"{type(error).__name__}: {cause}; {advice}"
         ) from error

@@ -304,7 +304,7 @@ def test_factors_beyond_any_float_keep_their_logarithm(norm):
     model(x)
     expected = torch.stack(factors).log2().mul(2).sum(0) + x.double().square().sum(1).log2()
     net = as_net(model)
-    net.masks.update({n: w != 0 for n, w in net.weights.items()})
+    net.masks = {n: w != 0 for n, w in net.weights.items()}
     [(_, counts)], _ = active_paths(net, [(x, None)])
     assert expected.min() > 700
     assert float(contract(counts).log2()) == pytest.approx(expected.exp2().sum().log2().item(), rel=1e-4)
