@@ -41,8 +41,8 @@ class OpenCLIP(pxframe.Backbone):
             model: open_clip's name for it, e.g. ``"RN50"``, ``"ViT-B-32"``; ``"RN50.openai"`` names the tag as well.
             pretrained: tag of weights that open_clip knows, from its cache or the network.
             checkpoint: a local file with weights instead, of the whole CLIP model or of the image tower alone.
-            quick_gelu: whether the activation of the ViTs is sigmoid(1.702 x) x instead of GELU. Default: the activation
-                that the weights were trained with, if the tag or the file tells, else the one in the model's config.
+            quick_gelu: whether the activation of the ViTs is sigmoid(1.702 x) x instead of GELU. Default: what the
+                weights were trained with, if the tag or the file tells, else what the model's config says.
         """
         import open_clip
         from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model

@@ -37,7 +37,7 @@ class AnySizeAttentionPool(AttentionPool2d):
 
 
 class DilatedAvgPool(nn.Module):
-    """At every pixel, the mean of 2x2 pixels that are ``dilation`` apart. Beyond the border the last pixels repeat."""
+    """At every pixel, the mean of 2x2 pixels that are ``dilation`` apart. Beyond the border, the pixel itself counts."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class DilatedAvgPool(nn.Module):
 
 def build_tower(config: dict[str, Any], quick_gelu: bool) -> Any:
     """The image tower of one of open_clip's model configs, with random weights; no text tower is built."""
-    # The library builds towers of its own classes from a config, by one function with forty options. Changing the class
-    # of what it built keeps that function, and the parameters with their names; both subclasses only override methods.
+    # The library's function turns a config into a tower of the library's own classes. Changing the class of the result
+    # avoids a second copy of that function; both subclasses override methods and add no state.
     tower = _build_vision_tower(config["embed_dim"], config["vision_cfg"], quick_gelu)
     if isinstance(tower, ModifiedResNet):
         tower.attnpool.__class__ = AnySizeAttentionPool

@@ -31,13 +31,13 @@ class Timm(pxframe.Backbone):
             model: timm's name for it.
             pretrained: take weights from timm's cache or download them. The classifier's are random where
                 ``num_classes`` differs from theirs.
-            checkpoint: a local file with weights instead, under timm's names. It must hold all weights, the classifier's
-                too: leave ``num_classes`` as it is in the file, since a task replaces the classifier by its own head.
-            options: further arguments of ``timm.create_model``, e.g. ``num_classes``, ``img_size``. A vision transformer
-                takes images of one size, unless ``dynamic_img_size=True``: then of any size that its patches divide.
+            checkpoint: a local file with weights instead, under timm's names. It must hold all weights, also those of
+                the classifier: leave ``num_classes`` as in the file, since a task puts its own head in its place.
+            options: further arguments of ``timm.create_model``, e.g. ``num_classes``, ``img_size``. A vision
+                transformer takes images of one size; with ``dynamic_img_size=True``, of any that its patches divide.
 
-        With random weights, timm lets the residual branches of ResNets start at zero. Here they do not, because a branch
-        whose output is zero has no saliency. ``zero_init_last=True`` restores timm's way.
+        With random weights, timm lets the residual branches of ResNets start at zero. Here they do not, because a
+        branch whose output is zero has no saliency. ``zero_init_last=True`` restores timm's way.
         """
         import timm
 

@@ -67,8 +67,9 @@ class Registrar:
             if not isinstance(value, bool):
                 raise TypeError(f"register.scorer: {option!r} must be True or False, got {value!r}")
         self._claim("scorer", cls, Scorer, "score", default=default, control=control)
-        if cls.needs not in get_args(Needs):
-            raise TypeError(f"scorer {cls.name!r}: 'needs' must be one of {get_args(Needs)}, got {cls.needs!r}")
+        needs = getattr(cls, "needs", None)
+        if needs not in get_args(Needs):
+            raise TypeError(f"register.scorer: 'needs' must be one of {', '.join(get_args(Needs))}; got {needs!r}")
         return cls
 
     def backbone(self, cls: type) -> type:

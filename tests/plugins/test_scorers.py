@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import pxframe
+from pxframe_plugins.dense import Dense
 
 
 @pytest.fixture
@@ -44,6 +45,13 @@ def test_synflow_equals_autograd_of_the_rewritten_network(model, batches, scorer
 def test_magnitude(model):
     scores = pxframe.score(model, None, scorer="magnitude")
     assert all(torch.equal(scores[n], model.get_parameter(n).abs()) for n in scores)
+
+
+def test_dense_keeps_everything(model):
+    scores = pxframe.score(model, None, scorer="dense")
+    assert all(torch.equal(scores[n], torch.ones_like(model.get_parameter(n))) for n in scores)
+    ticket = pxframe.prune(model, None, scorer="dense", sparsity=Dense.defaults["sparsity"])
+    assert ticket.kept == ticket.total == sum(model.get_parameter(n).numel() for n in ("0.weight", "5.weight"))
 
 
 def test_random_is_uniform_and_seeded():
