@@ -12,7 +12,7 @@ from pxframe_tools import cli
 
 CONFIG = """
 def _digits(classes):
-    root = "{data}/" + str(len(classes))
+    root = "{data}/" + "".join(map(str, classes))
     folder = "torchvision.datasets.ImageFolder"
     return dict(
         type="classification",
@@ -59,8 +59,10 @@ def job(tmp_path, monkeypatch, capsys):
         trained.clear()
         made.clear()
         options = ["--work-dir", str(tmp_path / "work"), *(["--resume"] if resume else []), *arguments]
-        assert cli.main([command, str(config), *options]) == code
-        return sorted(trained), made[:], "".join(capsys.readouterr())
+        got = cli.main([command, str(config), *options])
+        printed = "".join(capsys.readouterr())
+        assert got == code, printed
+        return sorted(trained), made[:], printed
 
     run.folder = tmp_path / "work"
     return run
