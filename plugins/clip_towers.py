@@ -37,7 +37,7 @@ class AnySizeAttentionPool(AttentionPool2d):
 
 
 class DilatedAvgPool(nn.Module):
-    """At every pixel, the mean of 2x2 pixels that are ``dilation`` apart. Beyond the border, the pixel itself counts."""
+    """At every pixel, the mean of 2x2 pixels that are ``dilation`` apart; at the border the pixel counts twice."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
