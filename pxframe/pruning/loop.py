@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from pxframe.base.bars import Bar
 from pxframe.base.errors import PxframeError, blaming
 from pxframe.base.undisturbed import derived_seed, seeded
-from pxframe.base.versions import versions
 from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
@@ -20,14 +18,13 @@ from pxframe.pruning.checks import check_outputs_first, check_scores, collapse, 
 from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
+from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.refit import REFITS
 from pxframe.scoring.batches import Batches
-from pxframe.scoring.flops import macs
 from pxframe.scoring.net import Loss, Net, Train
 from pxframe.scoring.prunable import left_dense, prunable
 from pxframe.scoring.scorer import Scorer
-from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
@@ -155,7 +152,7 @@ def _pruned(
         fitting = unit.fitting(masks)
         net = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
         check_outputs_first(unit, model, net, example)
-        costs = _costs(net, example, required=unit.compute_aware)
+        costs = costs_of(net, example, required=unit.compute_aware)
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
             for number in range(1, plan.rounds + 1):
                 where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
@@ -189,30 +186,23 @@ def _pruned(
                     masks=dict(net.masks),
                 )
                 bar.advance(f"density {net.density:.2%}")
-        start = dict(method.restart(net) or {})
+        with blaming(f"scorer {method.name!r}, after the last round"):
+            start = dict(method.restart(net) or {})
         weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
         start |= REFITS[unit.refit](net, example, weights)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
-        "scorer": method.name,
-        "options": method.options(),
-        **plan.describe(),
+        **provenance(method, plan, net, example),
         "sparsity": ticket.sparsity,
         "seed": seed,
         "emptied": emptied(ticket.masks),
         "left_dense": left_dense(model, fitting, plan.exclude),
-        "fingerprint": fingerprint(net.weights),
         "macs": costs,
-        "input": None if example is None else list(example.shape[1:]),
-        "versions": versions(),
         **({"collapsed": collapsed} if collapsed else {}),
     }
-    if ticket.emptied:
-        _log.warning("%s: nothing is left of %s", method.name, ", ".join(ticket.emptied))
-    if ticket.meta["left_dense"]:
-        _log.warning(
-            "%s: these weights stay dense and are not counted: %s", method.name, ", ".join(ticket.meta["left_dense"])
-        )
+    for key, text in {"emptied": "nothing is left of %s", "left_dense": "these weights stay dense: %s"}.items():
+        if ticket.meta[key]:
+            _log.warning(f"%s: {text}", method.name, ", ".join(ticket.meta[key]))
     return ticket
 
 
@@ -220,15 +210,3 @@ def _prunable(model: nn.Module, example: Tensor | None, exclude: Iterable[str]) 
     """Names of the prunable parameters. A model that fails on ``example`` costs one line."""
     with blaming("the model" if example is None else f"the model on an input {list(example.shape)} of {example.dtype}"):
         return prunable(model, example, exclude)
-
-
-def _costs(net: Net, example: Tensor | None, required: bool) -> dict[str, int] | None:
-    """Multiply-accumulates of one input by prunable weight; None without input or a graph, unless ``required``."""
-    if example is None:
-        if required:
-            raise PxframeError("granularity 'channel' with compute_aware needs one batch, to know the size of the maps")
-        return None
-    with suppress(*() if required else (PxframeError,)):
-        costs = macs(net.trace(example[:1]))
-        return {name: costs[name] for name in net.masks if name in costs}
-    return None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import pxframe
+from pxframe.base.undisturbed import derived_seed, stream
 from pxframe.plugin import host
 
 
@@ -78,7 +79,7 @@ def test_scores_equal_central_differences_of_the_objective_in_the_mask(model, ba
     found = pxframe.score(
         model, batches, scorer="ntk_sap", seed=5, masks=dict(zip(names, masks, strict=True)), **options
     )
-    generator = torch.Generator().manual_seed(5)
+    generator = stream(derived_seed(5, "pruning"), "seeded")  # what a scorer of that seed is given
     made = [draw(model, (4, 2, 6, 6), generator, redraw) for _ in range(draws)]
     with torch.no_grad():
         for layer, name in enumerate(names):
