@@ -75,7 +75,9 @@ def test_regression_from_a_config(tmp_path, kind):
     it = task(kind, loss="torch.nn.MSELoss", metric=RMSE, num_classes=2 if kind == "vector" else 1)
     values, outputs, targets = trained(it, tmp_path)
     assert (it.metric, it.higher_is_better, it.unit) == ("RMSE", False, "px")
-    assert values == {"RMSE": pytest.approx(np.sqrt(np.mean((outputs.reshape(targets.shape) - targets) ** 2)), rel=1e-5)}
+    assert values == {
+        "RMSE": pytest.approx(np.sqrt(np.mean((outputs.reshape(targets.shape) - targets) ** 2)), rel=1e-5)
+    }
 
 
 def test_several_labels_an_image(tmp_path):

@@ -43,7 +43,12 @@ def images(transform=(), samples=None, **options):
     return Images({"type": "imageset.Set", "transform": list(transform), **extra, **options})
 
 
-CONTAINERS = {"list": list, "tensor": torch.tensor, "numpy": np.array, "tensors": lambda v: [torch.tensor(i) for i in v]}
+CONTAINERS = {
+    "list": list,
+    "tensor": torch.tensor,
+    "numpy": np.array,
+    "tensors": lambda values: [torch.tensor(value) for value in values],
+}
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
@@ -148,7 +153,9 @@ def test_fewer_images_than_asked_for_are_told_of(caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize(("total", "samples", "part"), [(0, 3, "no images"), (3, 0, "'samples'"), (3, True, "'samples'")])
+@pytest.mark.parametrize(
+    ("total", "samples", "part"), [(0, 3, "no images"), (3, 0, "'samples'"), (3, True, "'samples'")]
+)
 def test_draws_that_cannot_be_made(total, samples, part):
     with pytest.raises(PxframeError, match=part):
         drawn(total, samples, None, seed=0)
