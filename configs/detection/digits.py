@@ -38,7 +38,7 @@ prune = dict(scorer=dict(type="px", rounds=100), sparsity=0.9, samples=100)
 tasks = dict(
     boxes=dict(
         type="detection",
-        prepare=dict(type="pxframe_tasks.demo.digit_boxes.write", root=_scenes, train=300, test=100, size=64),
+        prepare=dict(type="pxframe_tasks.demo.digits.write_scenes", root=_scenes, train=300, test=100, size=64),
         data=dict(train=dict(**_boxes, split="train"), test=dict(**_boxes, split="val")),
         min_size=64,
         max_size=64,

@@ -18,13 +18,13 @@ from pxframe.plugin import registry
 from pxframe.training.hooks import TicketHook
 from pxframe_plugins.cifar_resnet import CifarResNet
 from pxframe_plugins.timm_models import Timm
-from pxframe_tasks.demo.digit_boxes import CLASSES, write
-from pxframe_tasks.demo.digits import write_scenes
+from pxframe_tasks.demo.digits import SCENE_CLASSES, write_scenes
 from pxframe_tasks.detection.model import MeanAP
 from pxframe_tasks.detection.voc_boxes import VOC_CLASSES, VOCBoxes
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other
 provider = CifarResNet()
+CLASSES = SCENE_CLASSES[1:]
 FEW = {
     "rpn_pre_nms_top_n_train": 50,
     "rpn_post_nms_top_n_train": 30,
@@ -81,7 +81,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("digits")
-    write(root, train=6, test=2, size=32)
+    write_scenes(root, train=6, test=2, size=32)
     return root
 
 
@@ -339,14 +339,13 @@ def test_images_without_objects_and_of_several_sizes_train_together(tmp_path):
 
 
 def test_written_scenes_have_tight_boxes(tmp_path):
-    write(tmp_path / "boxes", train=4, test=3, size=48)
-    write_scenes(tmp_path / "labels", train=4, test=3, size=48)
+    write_scenes(tmp_path, train=4, test=3, size=48)
     seen = 0
     for split, count in (("train", 4), ("val", 3)):
-        data = VOCBoxes(tmp_path / "boxes", split, CLASSES)
+        data = VOCBoxes(tmp_path, split, CLASSES)
         assert len(data) == count
         for name, item in zip(data.names, data, strict=True):
-            label = np.asarray(Image.open(tmp_path / "labels" / "SegmentationClass" / f"{name}.png"))
+            label = np.asarray(Image.open(tmp_path / "SegmentationClass" / f"{name}.png"))
             label = np.where(label == 255, 0, label)
             sample = item["data_samples"]
             covered = np.zeros_like(label)

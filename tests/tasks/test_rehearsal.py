@@ -76,6 +76,11 @@ def runner_of(it, folder, classes=5):
     return it.runner(model, provider, work_dir=folder, device="cpu", seed=1, resume=False)
 
 
+def prepared_and_tried(it, folder):
+    it.prepare()
+    it.rehearse(runner_of(it, folder))
+
+
 @pytest.mark.parametrize("head", [{"type": "MLP", "hidden": [4], "dropout": 0.5}, {"type": "Ridge"}])
 def test_the_try_leaves_no_trace(folders, tmp_path, head):
     it = classification(folders, head=head, **({"epochs": None} if head["type"] == "Ridge" else {}))
@@ -161,9 +166,7 @@ def test_class_numbers_that_no_output_stands_for(folders, split):
 
 
 def test_a_sound_segmentation_passes(scenes, tmp_path):
-    it = segmentation(scenes)
-    it.prepare()
-    it.rehearse(runner_of(it, tmp_path))
+    prepared_and_tried(segmentation(scenes), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -178,9 +181,7 @@ def test_a_sound_segmentation_passes(scenes, tmp_path):
 )
 def test_mistakes_in_segmentation(scenes, tmp_path, options, parts):
     with pytest.raises(PxframeError) as error:
-        it = segmentation(scenes, **options)
-        it.prepare()
-        it.rehearse(runner_of(it, tmp_path))
+        prepared_and_tried(segmentation(scenes, **options), tmp_path)
     text = str(error.value)
     assert "\n" not in text
     assert all(part in text for part in parts), text

@@ -47,7 +47,7 @@ CONTAINERS = {
     "list": list,
     "tensor": torch.tensor,
     "numpy": np.array,
-    "tensors": lambda v: [torch.tensor(i) for i in v],
+    "tensors": lambda values: [torch.tensor(value) for value in values],
 }
 
 
