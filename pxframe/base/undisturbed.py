@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 #: Exactly these types: a subclass may forbid what copying takes.
 _CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
+#: Most attributes of a module have one of these types; they are told apart first, since every forward pass asks.
+_CONSTANTS = frozenset((bool, int, float, str, type(None), nn.Parameter, torch.Size, torch.dtype, torch.device))
 _DEEP = (np.ndarray, random.Random, np.random.Generator, np.random.RandomState)
 
 
@@ -42,22 +44,23 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 def _copied(value: Any, copies: dict[int, Any]) -> Any:
     """A copy of ``value`` if ``forward`` could change it in place. What is shared stays shared: ``copies``, by id."""
+    kind = type(value)
+    if kind in _CONSTANTS or isinstance(value, nn.Module):
+        return value
     if id(value) in copies:
         return copies[id(value)]
     result = value
-    if isinstance(value, nn.Parameter):
-        return value
-    if isinstance(value, Tensor):
-        result = value.clone()
-    elif type(value) in _CONTAINERS:
-        result = copies[id(value)] = copy.copy(value)  # before its elements: it may contain itself
+    if kind in _CONTAINERS:
+        result = copies[id(value)] = value.copy()  # before its elements: it may contain itself
         if isinstance(value, dict):
             for key, element in value.items():
                 result[key] = _copied(element, copies)
         elif not isinstance(value, set):
             for index, element in enumerate(value):
                 result[index] = _copied(element, copies)
-    elif type(value) is tuple:
+    elif isinstance(value, Tensor):
+        result = value if isinstance(value, nn.Parameter) else value.clone()
+    elif kind is tuple:
         result = tuple(_copied(element, copies) for element in value)
     elif isinstance(value, torch.Generator):
         result = value.clone_state()
