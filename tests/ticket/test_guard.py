@@ -369,7 +369,11 @@ def test_momentum_from_before_the_guard(name, load):
 
 
 def test_optimizers_that_divide_zero_by_zero():
-    for options in ({"eps": 0.0}, {"eps": 1e-8, "dtype": torch.float16}, {"eps": 1e-8, "foreach": True, "amsgrad": True}):
+    for options in (
+        {"eps": 0.0},
+        {"eps": 1e-8, "dtype": torch.float16},
+        {"eps": 1e-8, "foreach": True, "amsgrad": True},
+    ):
         model, ticket = make()
         model.to(options.pop("dtype", torch.float32))
         optimizer = torch.optim.Adam(model.parameters(), lr=0.0, **options)

@@ -97,7 +97,9 @@ def test_as_a_network_whose_parameters_are_the_kept_weights_alone(name):
     factory, clip = ELEMENTWISE[name]
     model, ticket = make(scattered())
     compact = nn.Sequential(
-        Compact(model[0].weight, ticket.masks["0.weight"]), nn.ReLU(), Compact(model[2].weight, ticket.masks["2.weight"])
+        Compact(model[0].weight, ticket.masks["0.weight"]),
+        nn.ReLU(),
+        Compact(model[2].weight, ticket.masks["2.weight"]),
     )
     before = compact[0].values.detach().clone()
     optimizer = factory(model.parameters())
@@ -114,7 +116,9 @@ def test_as_a_network_whose_parameters_are_the_kept_weights_alone(name):
 def test_lbfgs_as_the_compact_network():
     model, ticket = make(scattered())
     compact = nn.Sequential(
-        Compact(model[0].weight, ticket.masks["0.weight"]), nn.ReLU(), Compact(model[2].weight, ticket.masks["2.weight"])
+        Compact(model[0].weight, ticket.masks["0.weight"]),
+        nn.ReLU(),
+        Compact(model[2].weight, ticket.masks["2.weight"]),
     )
     x, y = torch.randn(16, WIDTHS[0]).double(), torch.randn(16, WIDTHS[2]).double()
     weights = []
@@ -174,7 +178,9 @@ def test_matrix_updates_as_a_network_that_computes_with_weight_times_mask(name):
 def smaller(model):
     """The network of the matrices that are left of :func:`structured`."""
     left = nn.Sequential(
-        nn.Linear(WIDTHS[0] // 2, WIDTHS[1] // 2, bias=False), nn.ReLU(), nn.Linear(WIDTHS[1] // 2, WIDTHS[2] // 2, bias=False)
+        nn.Linear(WIDTHS[0] // 2, WIDTHS[1] // 2, bias=False),
+        nn.ReLU(),
+        nn.Linear(WIDTHS[1] // 2, WIDTHS[2] // 2, bias=False),
     )
     with torch.no_grad():
         for place in (0, 2):
