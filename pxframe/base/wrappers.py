@@ -1,16 +1,28 @@
-"""Seeing through the wrappers that torch puts around a model."""
+"""Wrappers around a model or a part of it, and the names that parameters have without them."""
 
 from __future__ import annotations
 
 from torch import nn
 
+# What DataParallel and DistributedDataParallel, and torch.compile, call the module that they hold.
+_HELD_AS = ("module", "_orig_mod")
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The user's own module behind DataParallel, DistributedDataParallel and ``torch.compile``, in any order."""
+    """The module inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``, however nested."""
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif isinstance(inner := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
-            model = inner
+        elif "_orig_mod" in model._modules:  # asked this way, since torch._dynamo takes seconds to import
+            model = model._modules["_orig_mod"]  # type: ignore[assignment]
         else:
             return model
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter, or a prefix of names, without its wrappers: ``module.conv.weight`` is ``conv.weight``.
+
+    Wrappers are left out wherever they are: ``backbone._orig_mod.conv.weight`` is ``backbone.conv.weight``.
+    """
+    *modules, last = name.split(".")
+    return ".".join([part for part in modules if part not in _HELD_AS] + [last])

@@ -53,9 +53,10 @@ def guard(optimizer: Any, weights: Iterable[tuple[str, Tensor, Tensor]]) -> Guar
       of weight and update are those of the smaller matrix times the root of the density, and so is its step.
 
     Memory: one byte per weight, on the weight's device; a weight with nothing pruned costs nothing. Time: one pass
-    over each gradient. The pass over the weights after a step is left out where it cannot be needed: for SGD, Adam,
-    AdamW and RMSprop, unless something else wrote to the weights. Writes through ``.data`` cannot be noticed.
-    For these four optimizers the state of pruned entries (momentum) is set to zero as well.
+    over each gradient, and a second one if clipping, unscaling or anything else wrote to it before the step. The pass
+    over the weights after a step is left out where it cannot be needed: for SGD, Adam, AdamW and RMSprop, unless
+    something else wrote to the weights. Writes through ``.data`` cannot be noticed. For these four optimizers the
+    state of pruned entries (momentum) is set to zero as well.
 
     Args:
         optimizer: a torch optimizer that holds at least one of the weights, or a wrapper that holds such an optimizer

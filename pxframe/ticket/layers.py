@@ -1,4 +1,4 @@
-"""What is left of a network, layer by layer, as a ticket alone tells it."""
+"""The layers of a ticket: how much of each is kept, and what it costs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ class Layer:
     """One prunable weight.
 
     Attributes:
-        shape: of the weight; its first dimension are the output units.
-        kept: number of weights kept, of ``total``.
-        units: number of output units with any weight kept, of ``outputs``.
-        macs: multiply-accumulates with the kept weights for one input, and with all; None where the ticket was made
-            without data, or by an earlier version.
+        shape: the weight's shape; the first dimension counts the output units.
+        kept: number of weights kept.
+        total: number of weights.
+        units: number of output units with at least one weight kept.
+        macs: multiply-accumulates for one input, with the kept weights and with all weights; None if the ticket was
+            made without data.
     """
 
     name: str
@@ -33,12 +34,16 @@ class Layer:
 
 
 def layers(ticket: Ticket) -> list[Layer]:
-    """The ticket's layers in their order. Every weight of one layer is multiplied with equally often."""
-    dense = ticket.meta.get("macs") or {}
+    """The ticket's layers in their order.
+
+    The kept share of a layer's multiply-accumulates is its density: each weight of a layer is used equally often.
+    """
+    dense = ticket.meta.get("macs")
     found = []
     for name, mask in ticket.masks.items():
         kept, total = int(mask.count_nonzero()), mask.numel()
-        macs = (dense[name] * kept // total, dense[name]) if name in dense and total else None
+        cost = dense.get(name) if isinstance(dense, dict) else None
+        macs = (cost * kept // total, cost) if type(cost) is int and total else None
         units = int(mask.flatten(1).any(1).count_nonzero()) if mask.ndim > 1 else kept
         found.append(Layer(name, tuple(mask.shape), kept, total, units, macs))
     return found

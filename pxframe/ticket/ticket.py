@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from pxframe.base.errors import PxframeError, some
+from pxframe.base.errors import PxframeError, some, within
+from pxframe.base.wrappers import plain_name
 from pxframe.ticket import file as ticket_file
 from pxframe.ticket import guard
+
+T = TypeVar("T")
 
 
 class Ticket:
@@ -33,12 +34,16 @@ class Ticket:
         meta: Mapping[str, Any] | None = None,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        bad = [n for n, m in masks.items() if not isinstance(m, Tensor) or m.dtype != torch.bool]
+        bad = [str(n) for n, m in masks.items() if not isinstance(m, Tensor) or m.dtype != torch.bool]
         if bad or not masks:
             raise PxframeError(f"a ticket needs bool masks by parameter name; {some(bad) or 'none were given'}")
+        odd = [repr(n) for n in (*masks, *(start or {})) if not isinstance(n, str) or not n or not n.isprintable()]
+        if odd:
+            raise PxframeError(f"a ticket needs the names of parameters; got {some(odd)}")
         self.masks = {name: mask.detach().cpu() for name, mask in masks.items()}
         self.meta = dict(meta or {})
         self.start = {name: value.detach().cpu() for name, value in (start or {}).items()}
+        _check_start(self.masks, self.start)
 
     def __repr__(self) -> str:
         return f"Ticket({self.sparsity:.2%} sparse, {self.kept} of {self.total} weights in {len(self.masks)} layers)"
@@ -59,7 +64,7 @@ class Ticket:
         return 1 - self.kept / max(self.total, 1)
 
     def density_per_layer(self) -> dict[str, float]:
-        """Share of weights kept, in [0, 1], by layer."""
+        """Share of weights kept, in [0, 1], by layer, in the order of :attr:`masks`; 0 for a layer without weights."""
         return {name: int(mask.count_nonzero()) / max(mask.numel(), 1) for name, mask in self.masks.items()}
 
     @property
@@ -73,23 +78,30 @@ class Ticket:
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read a ticket; a file that is none, or damaged, is a :class:`pxframe.PxframeError`. Never unpickles."""
-        return cls(*ticket_file.load(path))
+        """Read the ticket at ``path``. Nothing is unpickled.
+
+        Raises:
+            PxframeError: there is no such file, or it is no ticket, a damaged one, or one of another version.
+        """
+        masks, meta, start = ticket_file.load(path)
+        with within(str(path)):
+            return cls(masks, meta, start)
 
     def check(self, model: nn.Module, prefix: str | None = None, partial: bool = False) -> str:
-        """Raise what :meth:`apply` would, and change nothing; returns the prefix."""
+        """Check that the ticket fits ``model`` and change nothing. Arguments, result and errors as in :meth:`apply`."""
         return _locate(self.masks, model, prefix, partial)[0]
 
     def apply(self, model: nn.Module, prefix: str | None = None, partial: bool = False) -> str:
         """Zero the pruned weights of ``model`` in place; nothing is changed unless everything fits.
 
         Args:
-            model: the backbone, or anything that holds it (a segmentor, a DDP or compiled module).
-            prefix: where in ``model`` the backbone is, as in ``"backbone.model."``; found when left out.
-            partial: apply what fits by name and shape, if that is at least one layer.
+            model: the backbone, or a model that holds it, such as a segmentor. Both may be wrapped, whole or in part,
+                by ``DataParallel``, ``DistributedDataParallel`` or ``torch.compile``.
+            prefix: where in ``model`` the backbone is, as in ``"backbone.model."``; found if left out.
+            partial: apply the masks that fit by name and shape, if at least one fits.
 
         Returns:
-            The prefix used, ``""`` for the backbone itself.
+            The prefix used, without the names of wrappers; ``""`` for the backbone itself.
 
         Raises:
             PxframeError: names or shapes differ, or several prefixes fit.
@@ -101,26 +113,42 @@ class Ticket:
         return prefix
 
     def rewind(self, model: nn.Module, prefix: str | None = None, partial: bool = False) -> str:
-        """Set ``model`` to :attr:`start` in place, where the ticket has such values, and :meth:`apply` the masks.
+        """Copy the values of :attr:`start` into ``model`` in place, and :meth:`apply` the masks.
 
-        What ``start`` holds beyond the ticket's layers and ``model`` has not (a classifier that a task replaced) is
-        left out. Arguments, result and errors as in :meth:`apply`.
+        Values of parameters and buffers that ``model`` lacks, or has in another shape, are left out: a task replaces
+        the classifier of a backbone. Arguments, result and errors as in :meth:`apply`.
+
+        Raises:
+            PxframeError: as in :meth:`apply`, or no value of :attr:`start` fits, or one for a parameter is infinite.
         """
-        prefix = self.apply(model, prefix, partial)
-        state = model.state_dict()
+        prefix, _ = _locate(self.masks, model, prefix, partial)
+        named: dict[str, Tensor] = {
+            **dict(model.named_buffers(remove_duplicate=False)),
+            **dict(model.named_parameters(remove_duplicate=False)),
+        }
+        places = {**_by_plain_name(named), **named}
+        fits = {n: places.get(prefix + (n if prefix + n in places else plain_name(n))) for n in self.start}
+        found = {n: place for n, place in fits.items() if place is not None and place.shape == self.start[n].shape}
+        if self.start and not found:
+            raise PxframeError(
+                f"none of the ticket's {len(self.start)} values to start from fits the model ({some(self.start)}); "
+                f"nothing was changed"
+            )
+        infinite = [
+            n for n, place in found.items() if isinstance(place, nn.Parameter) and not _is_finite(self.start[n])
+        ]
+        if infinite:
+            raise PxframeError(f"the ticket's values to start from are infinite in {some(infinite)}; make it anew")
         with torch.no_grad():
-            for name, value in self.start.items():
-                if prefix + name in state and state[prefix + name].shape == value.shape:
-                    state[prefix + name].copy_(value)
+            for name, place in found.items():
+                place.copy_(self.start[name])
         return self.apply(model, prefix, partial)
 
-    def guard(
-        self, optimizer: Optimizer, model: nn.Module, prefix: str | None = None, partial: bool = False
-    ) -> RemovableHandle:
-        """Keep pruned weights exactly zero through every step of ``optimizer``, until ``.remove()`` of the result.
+    def guard(self, optimizer: Any, model: nn.Module, prefix: str | None = None, partial: bool = False) -> guard.Guard:
+        """Train ``model`` as if its pruned weights did not exist, until ``.remove()`` of the result.
 
-        Apply the ticket first. Arguments and errors as in :meth:`apply`, further errors as in
-        :func:`pxframe.ticket.guard.guard`.
+        Apply the ticket first. Which optimizers it holds for, and further errors: :func:`pxframe.ticket.guard.guard`.
+        Arguments and errors as in :meth:`apply`.
         """
         _, weights = _locate(self.masks, model, prefix, partial)
         return guard.guard(optimizer, [(name, weight, self.masks[name]) for name, weight in weights.items()])
@@ -131,17 +159,23 @@ def _locate(
 ) -> tuple[str, dict[str, nn.Parameter]]:
     """The prefix in ``model`` and its parameters there, by the ticket's names; only those that fit when ``partial``."""
     # Tied parameters are listed under each of their names: the ticket may know them by any.
-    found = {n: p for n, p in model.named_parameters(remove_duplicate=False) if not is_lazy(p)}
+    named = {n: p for n, p in model.named_parameters(remove_duplicate=False) if not is_lazy(p)}
+    found, plain = _by_plain_name(named), _by_plain_name({m: m for m in masks})
+    if len(found) < len(named) or len(plain) < len(masks):  # two names differ by a wrapper alone
+        found, plain = named, {m: m for m in masks}
+    elif prefix:
+        prefix = plain_name(prefix if prefix.endswith(".") else f"{prefix}.")
     if prefix is None:
-        prefixes = sorted({n[: -len(m)] for n in found for m in masks if n == m or n.endswith(f".{m}")})
+        prefixes = sorted({n[: -len(m)] for n in found for m in plain if n == m or n.endswith(f".{m}")})
     else:
         prefixes = [prefix if prefix.endswith(".") or not prefix else f"{prefix}."]
     fits = {
-        p: {m: found[p + m] for m in masks if p + m in found and found[p + m].shape == masks[m].shape} for p in prefixes
+        p: {m: found[p + n] for n, m in plain.items() if p + n in found and found[p + n].shape == masks[m].shape}
+        for p in prefixes
     }
     most = max((len(fit) for fit in fits.values()), default=0)
     if most < len(masks) and not (partial and most):
-        raise PxframeError(_difference(masks, found, prefixes or [""], most))
+        raise PxframeError(_difference({n: masks[m] for n, m in plain.items()}, found, prefixes or [""], most))
     best = [p for p in prefixes if len(fits[p]) == most]
     if most == len(masks) and "" in best:
         best = [""]
@@ -155,6 +189,38 @@ def _locate(
     if unloaded:
         raise PxframeError(f"{some(unloaded)}: the model is on the meta device; load its weights first")
     return best[0], weights
+
+
+def _by_plain_name(named: Mapping[str, T]) -> dict[str, T]:
+    return {plain_name(name): value for name, value in named.items()}
+
+
+def _check_start(masks: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> None:
+    """Check the values to start from as far as the masks alone allow."""
+    reshaped = [
+        f"{n} {list(start[n].shape)}, mask {list(m.shape)}"
+        for n, m in masks.items()
+        if n in start and start[n].shape != m.shape
+    ]
+    if reshaped:
+        raise PxframeError(f"values to start from have another shape than their masks: {some(reshaped)}; make it anew")
+    # A buffer may be infinite, as masks of attention are; nothing may be NaN.
+    bad = [n for n, value in start.items() if _has_nan(value) or (n in masks and not _is_finite(value))]
+    if bad:
+        raise PxframeError(f"values to start from are NaN or infinite in {some(bad)}; make the ticket anew")
+
+
+def _has_nan(value: Tensor) -> bool:
+    return bool(_readable(value).isnan().any())
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(_readable(value).isfinite().all())
+
+
+def _readable(value: Tensor) -> Tensor:
+    """``value``, or a float32 copy of the eight-bit floats, which have no arithmetic."""
+    return value.float() if value.is_floating_point() and value.element_size() == 1 else value
 
 
 def _difference(masks: Mapping[str, Tensor], found: Mapping[str, Tensor], prefixes: list[str], most: int) -> str:

@@ -384,6 +384,18 @@ def test_optimizers_that_divide_zero_by_zero():
         assert stays_zero(model, ticket), options
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_capturable_optimizer_at_a_learning_rate_of_zero():
+    model, ticket = make()
+    model.cuda()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.0, capturable=True)
+    ticket.guard(optimizer, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert stays_zero(model.cpu(), ticket)
+
+
 class Noisy(torch.optim.SGD):
     """Moves every weight, as Langevin dynamics do."""
 
