@@ -1,8 +1,8 @@
 """The main job in miniature, on real images: no network, no download, about a minute on two cores.
 
-scikit-learn's handwritten digits (1797 scans, 8x8 pixels), drawn in colours on textured ground. A small ResNet is trained
-on the digits 0 to 7. It is pruned once, by magnitude at 80 %, and transferred to all ten digits and to the segmentation
-of scenes with digits. Both transfers are short: they reward weights that still know what the pre-training taught them.
+scikit-learn's handwritten digits (1797 scans, 8x8 pixels), drawn in colours on textured ground. A small ResNet is
+trained on the digits 0 to 7. It is pruned once, by magnitude at 80 %, and transferred to all ten digits and to the
+segmentation of scenes with digits. Both transfers are short, so it matters how much of the pre-training a ticket keeps.
 """
 
 seed = 0

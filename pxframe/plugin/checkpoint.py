@@ -33,7 +33,8 @@ def trust() -> None:
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors in a ``torch.save`` or ``.safetensors`` file, on the CPU, by the names they have there.
 
-    A state dict may lie at the top or under ``state_dict`` or ``model``. Of a file that is trusted (:func:`~pxframe.plugin.checkpoint.trust`), a
+    A state dict may lie at the top or under ``state_dict`` or ``model``. Of a file that is trusted
+    (:func:`~pxframe.plugin.checkpoint.trust`), a
     module there will do too.
 
     Raises:
@@ -75,10 +76,12 @@ def _parts(state: dict[str, Tensor], rest: dict[str, Tensor]) -> Iterator[tuple[
 def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Load the file at ``path`` into ``model``, every tensor of which must be there, in its shape, and nothing else.
 
-    The weights may lie under a wrapper's prefix, see :func:`~pxframe.plugin.checkpoint.unwrap`; what lies beside them is left out.
+    The weights may lie under a wrapper's prefix, see :func:`~pxframe.plugin.checkpoint.unwrap`; entries beside them are
+    ignored.
 
     Raises:
-        PxframeError: as :func:`~pxframe.plugin.checkpoint.read_checkpoint`; or missing or unexpected names, or other shapes.
+        PxframeError: as :func:`~pxframe.plugin.checkpoint.read_checkpoint`; or missing or unexpected names, or other
+            shapes.
     """
     state, _ = unwrap(read_checkpoint(path), model.state_dict().keys())
     fit(model, state, path)
