@@ -2,11 +2,11 @@
 
 import inspect
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,36 @@ def test_flags_and_files_named_are_there(capsys):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+def test_new_names_in_the_changelog_are_there():
+    """The table of moved modules: the second column is what a reader types next."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("| old | new |\n|---|---|\n")[1].split("\n\n")[0]
+    for line in text.splitlines():
+        first, *others = re.findall(r"`([\w.]+)`", line.strip("|").split(" | ")[1].split(" (")[0])
+        found = [first, *(f"{first.rsplit('.', name.count('.') + 1)[0]}.{name}" for name in others)]
+        for module in found:
+            assert find_spec(module), module
+
+
+def test_every_page_of_the_guide_is_in_its_contents():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.stem in (*index, "index"), page
+
+
 @pytest.mark.alone
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_the_quickstart_gives_what_it_promises(tmp_path):
@@ -90,12 +120,12 @@ def test_the_quickstart_gives_what_it_promises(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert re.match(r"threads: \d+\n", done.stdout)
     rows = json.loads((tmp_path / "work_dirs/quickstart/results.json").read_text())["rows"]
-    values = {(row["task"], row["variant"]): row["value"] for row in rows}
+    values = {(row["task"], row["method"]): row["value"] for row in rows}
     for task in ("digits", "scenes"):
-        assert values[task, "ticket"] >= values[task, "dense"] - 3
-        assert values[task, "ticket"] > values[task, "random"]
+        assert values[task, "magnitude"] >= values[task, "dense"] - 3
+        assert values[task, "magnitude"] >= values[task, "random"] + 5  # a fraction of the margin measured

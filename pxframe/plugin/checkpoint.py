@@ -90,7 +90,8 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], holders: Col
     network are left out.
 
     Raises:
-        PxframeError: as :func:`~pxframe.plugin.checkpoint.read_checkpoint`; or missing or unexpected names, or other shapes.
+        PxframeError: as :func:`~pxframe.plugin.checkpoint.read_checkpoint`; or missing or unexpected names, or other
+            shapes.
     """
     state, _ = unwrap(read_checkpoint(path), model.state_dict().keys(), holders)
     fit(model, state, path)
