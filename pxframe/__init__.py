@@ -20,18 +20,18 @@ from pxframe.scoring.scorer import Scorer
 from pxframe.ticket.ticket import Ticket
 
 if TYPE_CHECKING:
-    from pxframe.training.images import Images
+    from pxframe.images.dataset import Images
+    from pxframe.images.metrics import TorchMetric
+    from pxframe.images.model import ImageModel
+    from pxframe.images.task import TrainedTask
     from pxframe.training.make import make_runner
-    from pxframe.training.metrics import TorchMetric
-    from pxframe.training.model import ImageModel
-    from pxframe.training.task import TrainedTask
 
 #: Imported when first asked for: mmengine's runner takes longer to import than all else that `pxframe list` does.
 _LAZY = {
-    "ImageModel": "pxframe.training.model",
-    "Images": "pxframe.training.images",
-    "TorchMetric": "pxframe.training.metrics",
-    "TrainedTask": "pxframe.training.task",
+    "ImageModel": "pxframe.images.model",
+    "Images": "pxframe.images.dataset",
+    "TorchMetric": "pxframe.images.metrics",
+    "TrainedTask": "pxframe.images.task",
     "make_runner": "pxframe.training.make",
 }
 

@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from pxframe.base.errors import PxframeError, blaming, some
+from pxframe.training.collate import stacked
 from pxframe.training.hooks import EpochLog, Repeatable, seed_worker
-from pxframe.training.images import stacked
 from pxframe.training.runner import CHECKPOINT, Bfloat16, TaskRunner
 from pxframe.training.settings import Training
 

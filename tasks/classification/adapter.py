@@ -16,7 +16,7 @@ import pxframe
 from pxframe.base.errors import blaming, some
 from pxframe.base.options import share, whole
 from pxframe.base.undisturbed import evaluating, seeded
-from pxframe.training.settings import SPLITS
+from pxframe.images.settings import SPLITS
 
 
 @dataclass(kw_only=True, eq=False)
@@ -51,7 +51,7 @@ class Classification(pxframe.TrainedTask):
             torchmetrics class's own unless it is given. Default: accuracy in percent.
         save_predictions: write ``predictions.json`` into the run's folder when testing.
 
-    The other keys are those of :class:`pxframe.training.settings.TaskSettings`.
+    The other keys are those of :class:`pxframe.images.settings.TaskSettings`.
     """
 
     name = "classification"
@@ -177,7 +177,7 @@ class Classification(pxframe.TrainedTask):
 
     def _check_outputs(self, runner: Any) -> None:
         """Refuse a head with fewer outputs than classes: on a GPU, such a loss ends the whole process."""
-        from pxframe.training.rehearsal import first_batch
+        from pxframe.images.rehearsal import first_batch
 
         model, count = runner.model, self._outputs()
         with torch.no_grad(), evaluating(model), blaming(f"{self.where}: 'head'"):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 import pxframe
-from pxframe.training.model import matched
+from pxframe.images.model import matched
 
 
 class Loss:

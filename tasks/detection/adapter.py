@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import pxframe
 from pxframe.base.errors import blaming
 from pxframe.base.undisturbed import seeded
-from pxframe.training.settings import SPLITS, sgd
+from pxframe.images.settings import SPLITS
+from pxframe.training.settings import sgd
 
 
 class NoLabel:
@@ -45,7 +46,7 @@ class Detection(pxframe.TrainedTask):
         anchors: ``dict(sizes=[[32], [64]], aspect_ratios=[[0.5, 1, 2], [0.5, 1, 2]])``, one entry for each level,
             sizes in pixels of the resized image; default: torchvision's for the level's stride.
 
-    The other keys are those of :class:`pxframe.training.settings.TaskSettings`. Images of a batch may differ in size.
+    The other keys are those of :class:`pxframe.images.settings.TaskSettings`. Images of a batch may differ in size.
     """
 
     name, metric, whole = "detection", "mAP", False

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import Compose
 from torchvision.transforms.v2 import functional as F
 
 from pxframe.base.errors import PxframeError, near, some
-from pxframe.training.images import as_rgb, check_bytes
+from pxframe.images.dataset import as_rgb, check_bytes
 
 BOXES = Registry("boxes", parent=DATASETS, scope="pxframe")
 

@@ -43,7 +43,7 @@ class Segmentation(pxframe.TrainedTask):
         save_predictions: when testing, write the predicted labels at full resolution to ``predictions/STEM.png`` in the
             run's folder; STEM is the stem of the image's file name.
 
-    The other keys are those of :class:`pxframe.training.settings.TaskSettings`.
+    The other keys are those of :class:`pxframe.images.settings.TaskSettings`.
     """
 
     name, metric = "segmentation", "mIoU"
@@ -76,7 +76,7 @@ class Segmentation(pxframe.TrainedTask):
             raise pxframe.PxframeError(f"{self.where}: data['train'] has no classes; give metainfo=dict(classes=[...])")
 
     def check_item(self, item: Any) -> None:
-        from pxframe.training.images import check_bytes
+        from pxframe.images.dataset import check_bytes
 
         if not isinstance(item, Mapping) or "inputs" not in item:
             raise pxframe.PxframeError("'pipeline' gives no 'inputs'; it must end in dict(type='PackSegInputs')")

@@ -8,8 +8,8 @@ from PIL import Image
 from torch import nn
 
 from pxframe.base.errors import PxframeError
+from pxframe.images.dataset import Images
 from pxframe.plugin import registry
-from pxframe.training.images import Images
 from pxframe_plugins.cifar_resnet import CifarResNet
 from pxframe_plugins.timm_models import Timm
 from pxframe_tasks.classification.accuracy import Accuracy

@@ -3,7 +3,7 @@
 import pytest
 
 from pxframe.base.errors import PxframeError
-from pxframe.training.task import TrainedTask
+from pxframe.images.task import TrainedTask
 
 
 class Pictures(TrainedTask):

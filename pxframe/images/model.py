@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import Tensor, nn
 
-from pxframe.training.settings import IMAGENET_MEAN, IMAGENET_STD
+from pxframe.images.settings import IMAGENET_MEAN, IMAGENET_STD
 
 
 class ImageModel(BaseModel):

@@ -1,8 +1,8 @@
-"""Images and their targets as mmengine wants them: a data set of (image, target), its checks, and batches."""
+"""Images and their targets as mmengine wants them: a data set of (image, target), and its checks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,13 @@ import torch
 from mmengine.registry import DATASETS, TRANSFORMS
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, default_collate
+from torch.utils.data import Dataset, Subset
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2 import Compose
 from torchvision.transforms.v2 import functional as F
 
 from pxframe.base.errors import PxframeError
-from pxframe.training.drawing import drawn
+from pxframe.images.drawing import drawn
 
 
 class Images(Dataset):
@@ -96,22 +96,6 @@ def check_bytes(image: Any) -> None:
         )
     if image.ndim != 3 or len(image) != 3:
         raise PxframeError(f"an image must have the shape [3, H, W], got {list(image.shape)}")
-
-
-def stacked(items: Sequence[Mapping[str, Any]]) -> Any:
-    """One batch of items like those of :class:`Images`: ``inputs`` of one size, and all else, stacked.
-
-    Raises:
-        PxframeError: the images differ in size.
-    """
-    sizes = {tuple(item["inputs"].shape): None for item in items}  # in order, each once
-    if len(sizes) > 1:
-        one, other = ("x".join(map(str, size[1:])) for size in list(sizes)[:2])
-        raise PxframeError(
-            f"images of one batch differ in size ({one} and {other}, height x width); add Resize or a crop to the "
-            f"'transform' of both data sets"
-        )
-    return default_collate(list(items))
 
 
 def _opened(path: str) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from pxframe.training.drawing import drawn
+from pxframe.images.drawing import drawn
 
 
 def test_images_are_drawn_evenly_over_classes_by_seed():

@@ -13,9 +13,9 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError, blaming
 from pxframe.base.paths import expand_all, locate, prepare_once
 from pxframe.base.undisturbed import seeded
+from pxframe.images.drawing import drawn
+from pxframe.images.settings import SPLITS, TaskSettings
 from pxframe.plugin.task import Task
-from pxframe.training.drawing import drawn
-from pxframe.training.settings import SPLITS, TaskSettings
 
 
 class TrainedTask(TaskSettings, Task):
@@ -23,10 +23,10 @@ class TrainedTask(TaskSettings, Task):
 
     A subclass implements :meth:`runner`: it builds a model (:class:`pxframe.ImageModel` will often do) and hands it,
     a metric (:class:`pxframe.TorchMetric`) and itself to :func:`pxframe.make_runner`. Its config keys are those of
-    :class:`pxframe.training.settings.TaskSettings`, and its own fields where it is a dataclass
+    :class:`pxframe.images.settings.TaskSettings`, and its own fields where it is a dataclass
     (``@dataclass(kw_only=True, eq=False)``).
 
-    The data sets are pairs of (image, target), read by :class:`pxframe.training.images.Images`. A subclass whose data
+    The data sets are pairs of (image, target), read by :class:`pxframe.images.dataset.Images`. A subclass whose data
     are of another kind overrides :meth:`build_dataset` and :meth:`stack`, and :meth:`labels` where there are classes.
     """
 
@@ -55,8 +55,8 @@ class TrainedTask(TaskSettings, Task):
         """Raise :class:`pxframe.PxframeError` if the task cannot use what a data set gives; default: accept it."""
 
     def rehearse(self, runner: Any) -> None:
-        """Try one training step, without its update, and one test; see :func:`pxframe.training.rehearsal.rehearse`."""
-        from pxframe.training.rehearsal import rehearse
+        """Try one training step, without its update, and one test; see :func:`pxframe.images.rehearsal.rehearse`."""
+        from pxframe.images.rehearsal import rehearse
         from pxframe.training.runner import TaskRunner
 
         if isinstance(runner, TaskRunner):
@@ -97,7 +97,7 @@ class TrainedTask(TaskSettings, Task):
 
     def stack(self, items: list[Any]) -> tuple[Tensor, Any]:
         """One scoring batch of items of a data set: normalised images ``[N, 3, H, W]``, and targets ``[N, ...]``."""
-        from pxframe.training.images import stacked
+        from pxframe.training.collate import stacked
 
         batch = stacked(items)
         mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
@@ -105,6 +105,6 @@ class TrainedTask(TaskSettings, Task):
 
     def build_dataset(self, config: dict[str, Any], split: str) -> Any:
         """The data set that ``config`` describes; the path under :attr:`root_key` is already located."""
-        from pxframe.training.images import Images
+        from pxframe.images.dataset import Images
 
         return Images(config)

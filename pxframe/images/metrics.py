@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from pxframe.base.errors import PxframeError
 from pxframe.base.files import write_json
-from pxframe.training.model import matched
+from pxframe.images.model import matched
 
 
 class TorchMetric(BaseMetric):

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from pxframe.base.errors import PxframeError
-from pxframe.training.drawing import drawn
-from pxframe.training.images import Images, stacked
+from pxframe.images.dataset import Images
+from pxframe.images.drawing import drawn
+from pxframe.training.collate import stacked
 
 SKEWED = [0] * 20 + [1] * 5 + [2] * 5
 
