@@ -25,7 +25,7 @@ from pxframe.job.job import Job
 def accuracy(task: Any, folder: Path) -> float:
     """Percent of images on the confusion matrix's diagonal."""
     found = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
-    matrix = confusion_matrix(task.dataset("test").targets, found["predicted"])
+    matrix = confusion_matrix(task.dataset("test").targets, found["output"])
     return 100 * float(np.trace(matrix) / matrix.sum())
 
 
@@ -49,10 +49,12 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("work_dir", type=Path)
     args = parser.parse_args()
-    job = Job.from_config(load_config(args.config), scored=False, work_dir=args.work_dir)
-    folders = {repetition.seed: repetition.work_dir for repetition in job.repetitions()}
+    job = Job.from_config(load_config(args.config), work_dir=args.work_dir)
+    folders = {repetition.seed: repetition.folder for repetition in job.repetitions()}
     differences: dict[str, list[float]] = defaultdict(list)
     for row in json.loads((args.work_dir / "results.json").read_text(encoding="utf-8"))["rows"]:
+        if row["value"] is None:  # a ticket that collapsed was not trained
+            continue
         again = {"accuracy": accuracy, "mIoU": mean_iou}[row["metric"]]
         folder = folders[row["seed"]] / row["task"] / row["variant"]
         differences[row["task"]].append(abs(again(job.tasks[row["task"]], folder) - row["value"]))

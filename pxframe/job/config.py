@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from pxframe.base.errors import PxframeError, near
+from pxframe.base.errors import PxframeError, near, within
 from pxframe.base.options import one_of, whole
 from pxframe.base.paths import expand
 from pxframe.pruning.plan import PLAN_KEYS
@@ -113,14 +113,19 @@ class JobConfig:
 
 
 def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> JobConfig:
-    """Read a job's config; ``overrides`` (``{"tasks.digits.epochs": 3}``) go on top.
+    """Read a job's config file and check it: :func:`read_config`, then :func:`checked`."""
+    return checked(read_config(path, overrides), find_config(path))
+
+
+def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The values of a config file, plain and unchecked; ``overrides`` (``{"tasks.digits.epochs": 3}``) go on top.
 
     A path that is not there is also looked for among the configs that come with the package: ``configs/quickstart.py``
     and ``quickstart`` both name the one of the quick start. Names that begin with ``_`` are the file's own. Modules in
     the config's folder and in the current one can be named in it: both are appended to ``sys.path``.
 
     Raises:
-        PxframeError: no such file, an error in it, or a key or value that no job takes.
+        PxframeError: no such file, or an error in it.
     """
     file = find_config(path)
     for folder in (file.resolve().parent, Path.cwd()):
@@ -130,19 +135,29 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         read = Config.fromfile(str(file), import_custom_modules=True).to_dict()
         config = Config({key: value for key, value in read.items() if not key.startswith("_")})
         config.merge_from_dict(dict(overrides or {}))
-        raw = plain(config.to_dict())
+        return plain(config.to_dict())
     except RecursionError as error:
         raise PxframeError(f"config {file}: --cfg-options takes no dicts inside a list; write a config file") from error
     except Exception as error:  # a config is a Python file: anything may go wrong in it
         cause = " ".join(str(error).split()) or "no reason given"
         raise PxframeError(f"config {file}: {type(error).__name__}: {cause}") from error
-    try:
-        return _checked(raw, file)
-    except PxframeError as error:
-        raise PxframeError(f"config {file}: {error}") from error
 
 
-def _checked(raw: dict[str, Any], file: Path) -> JobConfig:
+def checked(raw: Mapping[str, Any], file: str | Path) -> JobConfig:
+    """The values of a config as a job takes them.
+
+    Args:
+        raw: by the keys of :data:`KEYS`.
+        file: where they come from, for messages and for the default work dir.
+
+    Raises:
+        PxframeError: a key or value that no job takes.
+    """
+    with within(f"config {file}"):
+        return _checked(raw, Path(file))
+
+
+def _checked(raw: Mapping[str, Any], file: Path) -> JobConfig:
     check_keys(raw, KEYS, "")
     for key in ("backbone", "prune", "tasks"):
         if not isinstance(raw.get(key), Mapping):

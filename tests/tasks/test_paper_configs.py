@@ -17,11 +17,13 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from pxframe.job.config import load_config
+from pxframe.base.options import check_options
+from pxframe.job.config import checked, read_config
 from pxframe.job.job import Job
-from pxframe.job.stages import pretrained, transferred
-from pxframe.job.tickets import tickets, whole_tickets
+from pxframe.job.stages import pretrain, transfer
+from pxframe.job.tickets import make_tickets, make_whole_tickets
 from pxframe.plugin import registry
+from pxframe.pruning.plan import PLAN_KEYS
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -38,7 +40,7 @@ ELSEWHERE = {"segmentation": "test_segmentation_configs.py", "detection": "test_
 
 @cache
 def read(file):
-    return load_config(file).to_dict()
+    return read_config(file)
 
 
 def named(file):
@@ -117,6 +119,7 @@ def small(config):
     prune.update(sparsity=0.2, samples=4, batch_size=1)  # four batches, as ProsPr asks for
     first = prune["scorer"][0]
     prune["scorer"] = [first | {key: 1 for key in ("rounds", "draws") if key in first}]
+    prune["controls"] = []
     for task in [*config["tasks"].values(), *([prune["data"]] if "data" in prune else [])]:
         task.update(batch_size=2, num_workers=0)
         if "epochs" in task:
@@ -134,7 +137,7 @@ def test_the_methods_take_their_options_and_have_batches_enough():
     for file in CLASSIFICATION:
         prune = read(file)["prune"]
         for scorer in prune["scorer"]:
-            built = registry.build("scorer", {k: v for k, v in scorer.items() if k != "rounds"}, file.name)
+            built = registry.build("scorer", {k: v for k, v in scorer.items() if k not in PLAN_KEYS}, file.name)
             batches = prune["samples"] / prune.get("batch_size", prune["samples"])
             assert batches > getattr(built, "steps", 0)
 
@@ -143,7 +146,7 @@ def test_the_backbones_take_their_options():
     for file in CLASSIFICATION:
         options = dict(read(file)["backbone"])
         provider = registry.build("backbone", {"type": options.pop("type")})
-        registry.check_options(provider.build, options, file.name)
+        check_options(provider.build, options, file.name)
         if not (options.get("pretrained") or "checkpoint" in options):
             with torch.device("meta"):
                 model = provider.build(**options)
@@ -153,11 +156,19 @@ def test_the_backbones_take_their_options():
 @pytest.mark.parametrize("file", CLASSIFICATION, ids=named)
 def test_a_classification_config_is_built_pruned_and_stepped(file, tmp_path):
     config = small(read(file))
-    job = Job.from_config(config, work_dir=tmp_path)
-    model = pretrained(job, print)
-    made = tickets(job, model, print) if not job.whole else {}
+    job = Job.from_config(checked(config, file), work_dir=tmp_path)
+    model = pretrain(job, print)
+    made = make_tickets(job, model, print) if not job.whole else {}
     for name in job.tasks:
-        [ticket] = (whole_tickets(job, name, model, print) if job.whole else made).values()
-        row = transferred(job, name, "ticket", model, ticket, ticket.total, print)
-        assert 0 <= row["value"] <= 100
+        [(variant, ticket)] = (make_whole_tickets(job, name, model, print) if job.whole else made).items()
+        row = transfer(job, name, variant, model, ticket, print)
         assert row["epochs"] == (0 if "epochs" not in config["tasks"][name] else 1)
+        assert row["prunable_left"] == ticket.kept < ticket.total
+        state = torch.load(tmp_path / "seed-0" / name / variant / "model.pth", weights_only=True)
+        zeros = [
+            (state[n.removeprefix("backbone.")][~mask] == 0).all()
+            for n, mask in ticket.masks.items()
+            if not n.startswith("head.")
+        ]
+        assert len(zeros) > 5
+        assert all(zeros)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import pxframe
-from pxframe.job.config import load_config
+from pxframe.job.config import load_config, read_config
 from pxframe.job.job import Job
 from pxframe.training.hooks import initialised
 
@@ -43,14 +43,14 @@ def devkit(tmp_path_factory):
 
 def small(path):
     """The config with a small backbone and a small head, on small images; everything else is its own."""
-    config = load_config(path)
+    config = read_config(path)
     tiny = {"epochs": 1, "batch_size": 2, "num_workers": 0, "head.channels": 4}
     tiny |= {"data.train.pipeline.2.scale": (40, 40), "data.train.pipeline.3.crop_size": (32, 32)}
-    if "c1_channels" in config.tasks.voc.head:
+    if "c1_channels" in config["tasks"]["voc"]["head"]:
         tiny["head.c1_channels"] = 2
     overrides = {f"tasks.voc.{key}": value for key, value in tiny.items()}
     overrides |= {"prune.scorer.rounds": 1, "prune.sparsity": 0.5}
-    for task in ("tasks.voc", "prune.data") if "data" in config.prune else ("tasks.voc",):
+    for task in ("tasks.voc", "prune.data") if "data" in config["prune"] else ("tasks.voc",):
         for split in ("train", "test"):  # serialising calls the garbage collector, which takes half a second here
             overrides[f"{task}.data.{split}.serialize_data"] = False
     backbone = VIT if "vit" in path.stem else {"type": "timm", "model": "resnet10t"}
@@ -89,7 +89,7 @@ def test_a_config_is_trained_with_the_settings_of_the_paper(path, build, capsys)
     run.train()
     moved = {name.split(".")[0] for name, p in run.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"backbone", "decode_head"}
-    assert 0 <= run.test()["mIoU"] <= 100
+    assert run.test().keys() >= {"mIoU", "aAcc"}
     assert capsys.readouterr().out == ""
 
 
@@ -100,13 +100,13 @@ def test_a_config_is_trained_with_the_settings_of_the_paper(path, build, capsys)
 def test_a_config_s_tickets(name, side, build):
     job, task, runner = build(Path(f"configs/segmentation/voc_{name}.py"))
     whole = name.startswith("whole")
-    source = task if whole else job.scoring.task
+    source = task if whole else job.scored_on.task
     [(inputs, labels)] = source.batches(3, 3, seed=0)
     assert inputs.shape == (3, 3, side, side)  # upright and lying images, padded
     assert labels.shape == (3, side, side)
     model = initialised(runner()).eval() if whole else job.provider.build(**job.backbone).eval()
-    [plan] = job.plans.values()
-    ticket = pxframe.prune(model, [(inputs, labels)], loss=source.loss, **plan)
+    pruning = job.prunings["px-rounds=1-50.00"]
+    ticket = pxframe.prune(model, [(inputs, labels)], pruning.scorer, loss=source.loss, **pruning.settings)
     assert whole == any(name.startswith("decode_head.") for name in ticket.masks)
     assert ticket.sparsity == pytest.approx(0.5, abs=1e-4)
 
@@ -120,7 +120,7 @@ def test_a_config_s_tickets(name, side, build):
     ],
 )
 def test_the_length_and_the_strides(name, options):
-    task = load_config(f"segmentation/voc_{name}").tasks.voc
+    task = load_config(f"segmentation/voc_{name}").tasks["voc"]
     assert {key: task[key] for key in options} == options
 
 
