@@ -25,7 +25,7 @@ from pxframe.job.job import Job
 def accuracy(task: Any, folder: Path) -> float:
     """Percent of images on the confusion matrix's diagonal."""
     found = json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
-    matrix = confusion_matrix(task.dataset("test").targets, found["output"])
+    matrix = confusion_matrix(task.dataset("test").targets, found["predicted"])
     return 100 * float(np.trace(matrix) / matrix.sum())
 
 

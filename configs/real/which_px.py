@@ -1,7 +1,7 @@
 """Which reading of PX should be the default, and how do they stand beside other methods? From scratch, on CIFAR-10.
 
 ResNet-20 from random weights, pruned at once on ten images a class (100 rounds for iterative methods), and trained on
-CIFAR-10: 160 epochs, batch 128, SGD 0.1 with drops at 1/2 and 3/4, three seeds. For a GPU: 90 runs. The short form, which
+CIFAR-10: 160 epochs, batch 128, SGD 0.1 with drops at 1/2 and 3/4, three seeds: for a GPU. The short form, which
 a CPU can do and which decides nothing:
 
     pxframe transfer configs/real/which_px.py --cfg-options "seed=[0,1]" prune.sparsity=0.982 tasks.cifar10.epochs=10 \
