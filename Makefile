@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: quickstart test test-all docs lint setup lock clean
 
-# Prune once, transfer to two tasks.
+# Prune once, transfer to two tasks: one to two minutes on two cores.
 quickstart: setup
 	$(BIN)/python tools/transfer.py configs/quickstart.py --resume
 

@@ -1,4 +1,4 @@
-"""The main job in miniature, on real images: no network, no download, about a minute on two cores.
+"""The main job in miniature, on real images: no network, no download, one to two minutes on two cores.
 
 scikit-learn's handwritten digits (1797 scans, 8x8 pixels), drawn in colours on textured ground. A small ResNet is
 trained on them and pruned once, by magnitude at 80 %. The ticket is fine-tuned on the digits with a new classifier, and
@@ -67,7 +67,7 @@ tasks = dict(
             align_corners=False,
         ),
         epochs=5,
-        batch_size=8,
+        batch_size=4,
         test_batch_size=20,
         optimizer=dict(type="AdamW", lr=0.005, weight_decay=1e-4),
         schedule=_one_cycle(0.005, 5),
