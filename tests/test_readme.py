@@ -128,4 +128,6 @@ def test_the_quickstart_gives_what_it_promises(tmp_path):
     values = {(row["task"], row["method"]): row["value"] for row in rows}
     for task in ("digits", "scenes"):
         assert values[task, "magnitude"] >= values[task, "dense"] - 3
-        assert values[task, "magnitude"] >= values[task, "random"] + 20  # less than half of the smallest margin of three seeds
+        assert (
+            values[task, "magnitude"] >= values[task, "random"] + 20
+        )  # less than half of the smallest margin of three seeds

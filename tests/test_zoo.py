@@ -66,7 +66,7 @@ def test_every_method_runs_or_says_why_not(name, request, outcomes):
 
 def test_the_table_knows_every_scorer_there_is():
     named = {options.get("type", method) for method, options in zoo.METHODS.items()}
-    assert named == set(pxframe.scorers())
+    assert named | {"dense"} == set(pxframe.scorers())  # of the dense network there is nothing to tabulate
 
 
 def test_the_table_in_the_docs_is_of_these_methods_and_models():

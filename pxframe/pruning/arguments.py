@@ -48,15 +48,12 @@ def device_of(model: nn.Module) -> torch.device:
     """The device of the model's parameters.
 
     Raises:
-        PxframeError: it has none, or they were made in inference mode and can have no gradients.
+        PxframeError: it has none.
     """
-    parameters = dict(model.named_parameters())
-    if not parameters:
+    parameter = next(model.parameters(), None)
+    if parameter is None:
         raise PxframeError("the model has no parameters")
-    for name, parameter in parameters.items():
-        if parameter.is_inference():
-            raise PxframeError(f"{name} was made inside torch.inference_mode(); build or load the model outside it")
-    return next(iter(parameters.values())).device
+    return parameter.device
 
 
 def example_of(method: Scorer, data: Batches) -> Tensor | None:

@@ -13,7 +13,7 @@ from pxframe.base.errors import PxframeError, some
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Refuse models whose parameters are not there yet, or stand behind a wrapper.
+    """Refuse models whose parameters are not there yet, or with a wrapped module inside.
 
     Raises:
         PxframeError: says what to pass instead.
@@ -21,12 +21,11 @@ def refuse_wrapped(model: nn.Module) -> None:
     lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
     if lazy:
         raise PxframeError(f"{some(lazy)} has no shape yet: run one forward pass of the model first")
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        raise PxframeError(f"the model is wrapped in {type(model).__name__}; pass the original model, model.module")
-    compiled = [path for path, module in model.named_modules() if "_orig_mod" in module._modules]
-    if compiled:
-        which = repr(compiled[0]) if compiled[0] else "the model"
-        raise PxframeError(f"{which} is compiled (torch.compile); pass the original model, without it")
+    for path, module in model.named_modules():  # the outermost wrappers have been taken off before
+        if "_orig_mod" in module._modules:
+            raise PxframeError(f"{path!r} is compiled (torch.compile); pass the original model, without it")
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            raise PxframeError(f"{path!r} is wrapped in {type(module).__name__}; pass the original model, without it")
 
 
 @contextmanager

@@ -101,13 +101,6 @@ def test_odd_inputs_cost_one_line_at_most(kind, scorer):
         pxframe.prune(model, batches, scorer=scorer, sparsity=0.1, rounds=1)
 
 
-def test_a_model_built_in_inference_mode_is_named():
-    with torch.inference_mode():
-        model = nn.Linear(4, 4)
-    with pytest.raises(pxframe.PxframeError, match=r"weight was made inside torch\.inference_mode\(\)"):
-        pxframe.prune(model, [(torch.rand(2, 4), torch.zeros(2).long())], scorer="snip", sparsity=0.5)
-
-
 def test_a_model_that_fails_on_the_input_is_said_to():
     class Bare(nn.Module):
         def __init__(self):

@@ -183,9 +183,8 @@ BAD = {
     ),
     "targets": (small(), "snip", [(X, Y), (X, Y[:3])], r"batch 1: there is no loss of an output \[8, 3\]"),
     "lazy": (nn.Sequential(nn.LazyLinear(3)), "snip", [(X, Y)], "0.weight, 0.bias has no shape yet: run one forward"),
-    "compiled": (torch.compile(small(), backend="eager"), "snip", [(X, Y)], "compiled .* pass the original model"),
     "inner": (nn.Sequential(torch.compile(small(), backend="eager")), "px", [(X, Y)], "'0' is compiled"),
-    "parallel": (nn.DataParallel(small()), "snip", [(X, Y)], "wrapped in DataParallel; pass the original"),
+    "parallel": (nn.Sequential(nn.DataParallel(small())), "snip", [(X, Y)], "'0' is wrapped in DataParallel; pass"),
     "asking": (nn.Sequential(small(), Asking()), "px", [(X, Y)], r"values of a tensor in layer '1' \(Asking\)"),
 }
 

@@ -393,7 +393,7 @@ def test_a_full_disk_leaves_the_old_file(tiny):
         message = error_of(ticket.save, tiny)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert f"cannot write {tiny}" in message
+    assert f"cannot write {str(tiny)!r}" in message
     assert tiny.read_bytes() == before
     assert list(tiny.parent.iterdir()) == [tiny]
 
@@ -403,7 +403,7 @@ def test_values_of_tied_weights_come_back(tmp_path):
     model.head.weight = model.embed.weight
     Ticket({"embed.weight": torch.eye(4).bool()}, start=model.state_dict()).save(tmp_path / "t")
     start = Ticket.load(tmp_path / "t").start
-    assert list(start) == ["embed.weight", "head.weight"]
+    assert set(start) == {"embed.weight", "head.weight"}
     assert all(value.equal(model.embed.weight) for value in start.values())
 
 

@@ -1,10 +1,12 @@
 """The runner: exact resume after a kill at any point, damaged checkpoints, tickets, quiet, random state."""
 
+import gc
 import os
 import random
 import signal
 import subprocess
 import sys
+import weakref
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -23,6 +26,7 @@ from pxframe.base.errors import PxframeError
 from pxframe.ticket.ticket import Ticket
 from pxframe.training.hooks import TicketHook
 from pxframe.training.make import make_runner
+from pxframe.training.run import close
 from pxframe.training.settings import Training
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other
@@ -243,9 +247,65 @@ def test_checkpoints_need_no_trust(tmp_path):
     with pytest.raises(Kill):
         runner(tmp_path, schedule=ONE_CYCLE, hooks=[KillAt("after_train", EPOCHS)]).train()
     checkpoint = torch.load(tmp_path / "epoch_4.pth", weights_only=True)
-    assert checkpoint["meta"] == {"epoch": 4, "iter": EPOCHS * STEPS, "seed": 3}
+    assert {key: checkpoint["meta"][key] for key in ("epoch", "iter", "seed")} == {
+        "epoch": 4,
+        "iter": EPOCHS * STEPS,
+        "seed": 3,
+    }
     allowed = [getattr(g, "__module__", "") for g in torch.serialization.get_safe_globals()]
     assert not any(module.startswith(("mmengine", "numpy", "builtins")) for module in allowed)
+
+
+def test_a_checkpoint_of_another_run_or_an_altered_one_is_not_resumed_from(tmp_path):
+    def begun(**options):
+        with pytest.raises(Kill):
+            runner(tmp_path, hooks=[KillAt("after_train", EPOCHS)], **options).train()
+
+    def resumed_at(made_by=""):
+        class Look(Hook):
+            def before_train(self, runner):
+                raise Kill(runner.epoch)
+
+        run = runner(tmp_path)
+        run.made_by = made_by
+        run.register_hook(Look(), priority="LOWEST")
+        with pytest.raises(Kill) as at:
+            run.train()
+        return at.value.args[0]
+
+    begun()
+    assert resumed_at() == EPOCHS
+    assert resumed_at(made_by="other settings") == 0
+    newest = torch.load(tmp_path / "epoch_4.pth", weights_only=True)
+    newest["state_dict"]["head.weight"][0, 0] = float("nan")
+    torch.save(newest, tmp_path / "epoch_4.pth")
+    assert resumed_at() == EPOCHS - 1  # the checkpoint before it
+    del newest["optimizer"]
+    torch.save(newest, tmp_path / "epoch_3.pth")
+    assert resumed_at() == 0
+
+
+def test_only_the_first_rank_writes_checkpoints(tmp_path, monkeypatch):
+    with pytest.raises(Kill):
+        runner(tmp_path, hooks=[KillAt("after_train", EPOCHS)]).train()
+    file = tmp_path / "epoch_4.pth"
+    before = file.read_bytes()
+    run = runner(tmp_path)
+    monkeypatch.setattr("mmengine.dist.utils.is_main_process", lambda group=None: False)
+    run.save_checkpoint(str(tmp_path), "epoch_4.pth")
+    assert file.read_bytes() == before
+
+
+def test_a_closed_runner_holds_no_memory(tmp_path):
+    run = runner(tmp_path, epochs=1)
+    run.train()
+    model, name = weakref.ref(run.model), run.experiment_name
+    close(run)
+    del run
+    gc.collect()
+    assert model() is None
+    assert name not in MessageHub._instance_dict
+    assert name not in MMLogger._instance_dict
 
 
 def test_without_resume_it_starts_over(tmp_path):
