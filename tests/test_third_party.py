@@ -86,14 +86,15 @@ def test_a_task_transfers_a_ticket_and_its_error_is_measured(installed, tmp_path
     done = subprocess.run(command, env=installed, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "work_dirs/job/results.json").read_text())["rows"]
-    assert {row["variant"] for row in rows} >= {"dense", "ticket"}
+    assert {"dense", "random-50.00"} < {row["variant"] for row in rows}
+    assert {(row["higher_is_better"], row["unit"]) for row in rows} == {(False, "px")}
     program = """
 import sys, json, torch, numpy as np, pxframe
 from spots import Spots
 data, errors = Spots(100, 108), {}
 mean, std = torch.tensor((123.675, 116.28, 103.53)), torch.tensor((58.395, 57.12, 57.375))
 for variant in sys.argv[1:]:
-    state = torch.load(f"work_dirs/job/column/{variant}/model.pth", weights_only=True)
+    state = torch.load(f"work_dirs/job/seed-0/column/{variant}/model.pth", weights_only=True)
     model = pxframe.build_backbone(dict(type="cifar_resnet", depth=8, width=4, num_classes=1)).eval()
     state = {n.removeprefix("backbone.").replace("head.", "linear."): v for n, v in state.items()}
     model.load_state_dict(state)
