@@ -14,9 +14,8 @@ test: setup lint
 	$(BIN)/python -m pytest -m "alone and not slow"
 
 # The same and the tests marked "slow": large networks under every method.
-test-all: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -m alone
+test-all: test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # The guide and the reference, as web pages. A broken link or reference is an error.
 docs: setup

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 
-from pxframe.base.errors import PxframeError
+from pxframe.base.errors import PxframeError, printable
 from pxframe.plugin import host
 
 Main = Callable[[Sequence[str] | None], int]
@@ -123,8 +123,7 @@ def one_line_errors(main: Main) -> Main:
 
 
 def _fail(text: str) -> int:
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    print(f"error: {' '.join(printable.split())}", file=sys.stderr)
+    print(f"error: {printable(text)}", file=sys.stderr)
     return 2
 
 

@@ -10,6 +10,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from pxframe.base.errors import printable
     from pxframe.job.tickets import describe
     from pxframe.ticket.layers import layers
     from pxframe.ticket.ticket import Ticket
@@ -19,8 +20,8 @@ def run(args: argparse.Namespace) -> int:
     ticket = Ticket.load(args.ticket)
     print(describe(ticket))
     for key, value in sorted(ticket.meta.items()):
-        if key not in ("emptied", "macs", "input"):  # told below
-            print(f"  {key}: {value}")
+        if key not in ("emptied", "macs", "input", "left_dense", "made_by"):  # told elsewhere, or long
+            print(f"  {printable(f'{key}: {value}')}")
     if ticket.start:
         print(f"  weights of its own: {len(ticket.start)} tensors")
     found = layers(ticket)

@@ -50,3 +50,8 @@ def some(items: Iterable[str], most: int = 4) -> str:
     items = list(items)
     tail = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + tail
+
+
+def printable(text: str) -> str:
+    """``text`` in one line, without what a terminal would take for a command."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from pxframe.base.errors import PxframeError
+from pxframe.base.errors import PxframeError, printable
 from pxframe.job.job import Job
 from pxframe.job.made import canonical, read_state, reuse, save_state
 from pxframe.job.prunings import Pruning, controls_of
@@ -104,7 +104,7 @@ def describe(ticket: Ticket) -> str:
     dense = ticket.meta.get("left_dense") or []
     rest += f"; not prunable, left dense: {', '.join(dense)}" if dense else ""
     rest += f"; collapsed: {ticket.meta['collapsed']}" if ticket.meta.get("collapsed") else ""
-    return f"{scorer} kept {ticket.kept:,} of {ticket.total:,} weights ({ticket.sparsity:.2%} sparse){rest}"
+    return printable(f"{scorer} kept {ticket.kept:,} of {ticket.total:,} weights ({ticket.sparsity:.2%} sparse){rest}")
 
 
 def _make(

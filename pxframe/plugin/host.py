@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pluggy
 from mmengine.registry import Registry
 
-from pxframe.base.errors import PxframeError, near
+from pxframe.base.errors import PxframeError, near, printable
 from pxframe.plugin import hookspecs
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.task import Task
@@ -233,10 +233,10 @@ def _plug(point: EntryPoint) -> tuple[Any, list[Claim]]:
 def _cause(error: BaseException) -> str:
     """One line of printable text, also where the error's own words fail."""
     try:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = f"{type(error).__name__}: {error}"
     except Exception:
         text = type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text)[:300]
+    return printable(text)[:300]
 
 
 def _manager() -> pluggy.PluginManager:

@@ -179,7 +179,9 @@ def test_a_ticket_made_earlier_is_taken(config, finished, tmp_path, capsys):
     ticket = str(finished[0] / "seed-0" / "tickets" / f"{TICKET}.safetensors")
     arguments = ["transfer", config, "--work-dir", str(tmp_path / "work"), "--ticket", ticket, "--tasks", "digits"]
     assert cli.main(arguments) == 0
-    wanted = [{**r, "method": r["method"].removesuffix("-rounds=5")} for r in rows(finished[0]) if r["task"] == "digits"]
+    wanted = [
+        {**r, "method": r["method"].removesuffix("-rounds=5")} for r in rows(finished[0]) if r["task"] == "digits"
+    ]
     assert rows(tmp_path / "work") == wanted
     assert "other weights" not in capsys.readouterr().out
 
@@ -316,6 +318,12 @@ def test_show_and_list(finished, capsys):
     listed = capsys.readouterr().out
     assert "px" in listed
     assert "segmentation" in listed
+
+
+def test_escapes_in_a_ticket_do_not_reach_the_terminal(tmp_path, capsys):
+    Ticket({"a": torch.ones(2, dtype=torch.bool)}, {"scorer": "p\x1b[2Jx", "note": "\x1b]0;x\x07"}).save(tmp_path / "t")
+    assert cli.main(["show", str(tmp_path / "t")]) == 0
+    assert not set(capsys.readouterr().out) & {"\x1b", "\x07"}
 
 
 MISTAKES = {
