@@ -60,7 +60,6 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def start(args: argparse.Namespace) -> None:
     """Apply the common arguments, before any plug-in is loaded."""
-    logging.getLogger("pxframe").setLevel(logging.ERROR)  # the commands print what it would say
     if args.no_plugin:
         host.block(args.no_plugin)
     if getattr(args, "trust_checkpoint", False):
@@ -102,6 +101,8 @@ def one_line_errors(main: Main) -> Main:
     def wrapped(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         signal.signal(signal.SIGTERM, _interrupt)
+        log, level = logging.getLogger("pxframe"), logging.getLogger("pxframe").level
+        log.setLevel(logging.ERROR)  # the commands print what it would say
         try:
             return copy_context().run(main, argv)  # what a flag switches on ends with the command
         except PxframeError as error:
@@ -118,6 +119,8 @@ def one_line_errors(main: Main) -> Main:
             return _fail(
                 f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept: mend it and --resume"
             )
+        finally:
+            log.setLevel(level)
 
     return wrapped
 

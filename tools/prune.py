@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
             model = pretrain(repetition, say)
             if not job.whole:
                 make_tickets(repetition, model, say)
+                continue
             for task in job.tasks:
                 make_whole_tickets(repetition, task, model, say)
     return 0

@@ -33,7 +33,7 @@ from pxframe.job.folder import claimed, earlier_threads
 from pxframe.job.job import Job
 from pxframe.job.results import print_table, write_results
 from pxframe.job.stages import Say, finished_rows, pretrain, rehearse, transfer
-from pxframe.job.tickets import make_tickets, make_whole_tickets, with_weights
+from pxframe.job.tickets import finished_tickets, make_tickets, make_whole_tickets, with_weights
 from pxframe.ticket.ticket import Ticket
 from pxframe_tools.common import add_job_arguments, choose_threads, start
 
@@ -75,16 +75,15 @@ def repeat(job: Job, say: Say) -> list[dict[str, Any]]:
     model = pretrain(job, say)
 
     # Prune once ...
-    tickets = {} if job.whole else make_tickets(job, model, say)
+    backbone_tickets = {} if job.whole else make_tickets(job, model, say)
 
     # ... and transfer to every task. Of tasks that were not asked for, rows that are there already stay in the table.
     rows = []
     for task in job.config.tasks:
         if task not in job.tasks:
-            rows += finished_rows(job, task, model, tickets)
+            rows += finished_rows(job, task, model, finished_tickets(job, backbone_tickets, task))
             continue
-        if job.whole:
-            tickets = make_whole_tickets(job, task, model, say)
+        tickets = make_whole_tickets(job, task, model, say) if job.whole else backbone_tickets
         for variant, ticket in tickets.items():
             ready = with_weights(job, variant, ticket, model, say)
             rows.append(transfer(job, task, variant, model, ready, say))

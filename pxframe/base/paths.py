@@ -122,16 +122,21 @@ def prepare_once(config: Mapping[str, Any], where: str) -> Path:
     except (TypeError, ValueError) as error:
         raise PxframeError(f"{where}: its options must be plain values: {error}") from error
     if _exists(root):
-        if _read_stamp(root) == made_by:
-            return root
-        raise PxframeError(
-            f"{where}: {root} is there already and was not written by this config; remove it or change 'root'"
-        )
+        _check_stamp(root, made_by, where)
+        return root
     with new_folder(root) as part:
         with blaming(f"{where} {name!r}"):
             function(root=part, **options)
         write_json(part / _STAMP, made_by)
+    _check_stamp(root, made_by, where)  # another process may have been first
     return root
+
+
+def _check_stamp(root: Path, made_by: Any, where: str) -> None:
+    if _read_stamp(root) != made_by:
+        raise PxframeError(
+            f"{where}: {root} is there already and was not written by this config; remove it or change 'root'"
+        )
 
 
 def _function(name: Any, where: str) -> Any:

@@ -112,7 +112,10 @@ def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         try:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, and leave it so
+            if devices:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
             random.seed(seed)
             np.random.seed(seed % 2**32)
             yield stream(seed, "seeded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    # a density of zero has no place on the axis
-    averaged = [row for row in means(rows) if row["prunable_left"] and row["value"] is not None]
+    # a density of zero has no place on the axis, nor has a value that is not finite
+    averaged = [
+        row for row in means(rows) if row["prunable_left"] and row["value"] is not None and math.isfinite(row["value"])
+    ]
     tasks = list(dict.fromkeys(row["task"] for row in averaged))
     if not tasks:
         return
@@ -52,8 +55,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         panel.set_xscale("log")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xticks([1 - level for level in levels], [f"{100 * level:g}" for level in levels])
-        panel.invert_xaxis()  # sparser to the right
-        panel.margins(x=0.15)
+        densities = [1 - level for level in levels] or [1.0]
+        panel.set_xlim(1.5 * max(densities), min(densities) / 1.5)  # sparser to the right
         panel.set(title=task, xlabel="sparsity (%)", ylabel=label(mine[0]))
         panel.grid(axis="y", alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()

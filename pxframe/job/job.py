@@ -154,9 +154,9 @@ class Job:
         """A job of one seed each."""
         return [replace(self, seeds=(seed,)) for seed in self.seeds]
 
-    def setting(self, resume: bool = False) -> Setting:
+    def setting(self) -> Setting:
         """What the runs of this repetition have in common."""
-        return Setting(self.provider, self.device, self.seed, resume, self.config.vis_backends)
+        return Setting(self.provider, self.device, self.seed, self.config.vis_backends)
 
     def recipe(self, stage: str, uses: Mapping[str, str], **depends: Any) -> dict[str, Any]:
         """What the outcome of a stage depends on.

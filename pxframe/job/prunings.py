@@ -15,7 +15,7 @@ from pxframe.plugin.registry import build, controls, default_scorer
 from pxframe.pruning.plan import Plan, split_settings
 from pxframe.ticket.ticket import Ticket
 
-#: What a control has in common with the ticket it is compared with; all else is its own.
+#: Settings that a control copies from the ticket it is compared with; it keeps its own values for all others.
 SHARED = ("sparsity", "scope", "distribution", "granularity", "exclude")
 _LONGEST = 100  # characters of a name, which is the name of a folder
 
@@ -60,13 +60,14 @@ def prunings(prune: Prune) -> dict[str, Pruning]:
             config, own = split_settings(scorer)
             for level in listed(own.pop("sparsity")) if "sparsity" in own else levels:
                 given = {**shared, **own, **({} if level is None else {"sparsity": level})}
-                pruning = _pruning(config, own, given)
+                pruning = _pruning(config, own, given, shared)
                 if pruning.name in found:
                     raise PxframeError(
                         f"there would be two tickets {pruning.name!r}: a scorer or a sparsity is listed twice"
                     )
                 found[pruning.name] = pruning
-        return _with_controls(found.values(), prune.controls)
+        beside = [_controls(prune.controls, one.settings, one.own) for one in found.values()]
+        return _ordered([*found.values(), *(control for some in beside for control in some)])
 
 
 def controls_of(ticket: Ticket, prune: Prune, names: Iterable[str]) -> dict[str, Pruning]:
@@ -75,43 +76,61 @@ def controls_of(ticket: Ticket, prune: Prune, names: Iterable[str]) -> dict[str,
     Args:
         names: of all parameters of the network; those that the ticket has no mask for are excluded.
     """
-    made: dict[str, Any] = {key: ticket.meta[key] for key in SHARED[1:4] if key in ticket.meta}
-    whole_units = isinstance(made.get("granularity"), Mapping) and "sparsity_asked" in ticket.meta
-    made["sparsity"] = ticket.meta["sparsity_asked"] if whole_units else ticket.sparsity
-    made["exclude"] = [name for name in names if name not in ticket.masks]
-    beside = Pruning("", "", {}, {}, made, "nothing")
+    keys = ("scope", "distribution", "granularity")
+    settings: dict[str, Any] = {key: ticket.meta[key] for key in keys if key in ticket.meta}
+    counted = "granularity" in settings and "sparsity_asked" in ticket.meta  # in channels, perhaps
+    settings["sparsity"] = ticket.meta["sparsity_asked"] if counted else ticket.sparsity
+    settings["exclude"] = [name for name in names if name not in ticket.masks]
     with within("prune"):
-        found = _with_controls([beside], prune.controls)
-    del found[""]
-    return found
+        found = _controls(prune.controls, settings, {})
+    return _ordered(found)
 
 
-def _pruning(scorer: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, Any]) -> Pruning:
+def _pruning(
+    scorer: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, Any], shared: Mapping[str, Any]
+) -> Pruning:
     method = build("scorer", scorer)
     plan = Plan.of(method, given)
     settings = {key: getattr(plan, key) for key in ("sparsity", "rounds", "schedule", "scope", "distribution")}
-    settings |= {key: value for key, value in {**method.defaults, **given}.items() if key in ("granularity", "exclude")}
+    asked = {"granularity": "weight", **method.defaults, **given}
+    settings |= {key: asked[key] for key in ("granularity", "exclude") if key in asked}
     usual = {name: p.default for name, p in inspect.signature(type(method)).parameters.items()}
-    usual |= {**method.defaults, "rounds": method.rounds}
+    usual |= {**method.defaults, "rounds": method.rounds, **shared}
     told = {**{key: value for key, value in scorer.items() if key != "type"}, **own}
     label = _label(method.name, {key: value for key, value in told.items() if key not in usual or usual[key] != value})
     # A scorer with a sparsity of its own makes one ticket, whatever the levels of the others.
-    name = label if "sparsity" not in given else f"{label}-{100 * settings['sparsity']:.2f}"
+    name = label if "sparsity" not in given else f"{label}-{_percent(settings['sparsity'])}"
     return Pruning(name, label, dict(scorer), dict(own), settings, method.needs)
 
 
-def _with_controls(found: Iterable[Pruning], names: Sequence[str] | None) -> dict[str, Pruning]:
-    every = {p.name: p for p in found}
-    for beside in list(every.values()):
-        for name in controls() if names is None else names:
-            method = build("scorer", name)
-            # A control with a sparsity of its own, like the dense network, is one for all: it shares what the job sets.
-            ignored = {*method.defaults, *(beside.own if "sparsity" in method.defaults else ())}
-            given = {k: v for k, v in beside.settings.items() if k in SHARED and k not in ignored}
-            own = {k: v for k, v in beside.own.items() if k in given}
-            control = _pruning({"type": name}, own, given)
-            every.setdefault(control.name, control)
+def _controls(names: Sequence[str] | None, settings: Mapping[str, Any], own: Mapping[str, Any]) -> list[Pruning]:
+    """The controls (None: all that are registered) beside a ticket that is made with ``settings``.
+
+    Args:
+        own: those of the settings that the config gives for the ticket's scorer alone.
+    """
+    found = []
+    for name in controls() if names is None else names:
+        method = build("scorer", name)
+        # A control with a sparsity of its own, like the dense network, is one for all: it shares what the job sets.
+        ignored = {*method.defaults, *(own if "sparsity" in method.defaults else ())}
+        given = {key: value for key, value in settings.items() if key in SHARED and key not in ignored}
+        found.append(_pruning({"type": name}, {k: v for k, v in own.items() if k in given}, given, {}))
+    return found
+
+
+def _ordered(found: Iterable[Pruning]) -> dict[str, Pruning]:
+    """By name, the first of each; the densest first, and of one level as they were found."""
+    every: dict[str, Pruning] = {}
+    for pruning in found:
+        every.setdefault(pruning.name, pruning)
     return {p.name: p for p in sorted(every.values(), key=lambda p: round(p.settings["sparsity"], 3))}
+
+
+def _percent(sparsity: float) -> str:
+    """With two decimals, or as many more as it has."""
+    text = f"{100 * sparsity:.6f}".rstrip("0")
+    return text if len(text.partition(".")[2]) > 2 else f"{100 * sparsity:.2f}"
 
 
 def _label(name: str, options: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pxframe.base.versions import versions
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each task and variant, in order of appearance: mean over the seeds of value and seconds.
+    """One row for each task and variant, in order of appearance: means over the seeds.
 
     ``deviation`` is the sample standard deviation of the value, None for one seed; ``seeds`` the number of values;
     ``diverged`` and ``collapsed`` the number of runs whose loss did not stay finite, and of tickets whose network no
@@ -27,11 +28,13 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     averaged = []
     for group in groups.values():
         values = [row["value"] for row in group if row["value"] is not None]
+        finite = all(map(math.isfinite, values))  # a run that diverged may have an error of NaN
         averaged.append(
             {
                 **group[0],
-                "value": statistics.mean(values) if values else None,
-                "deviation": statistics.stdev(values) if len(values) > 1 else None,
+                "value": (statistics.mean(values) if finite else math.nan) if values else None,
+                "deviation": statistics.stdev(values) if len(values) > 1 and finite else None,
+                **{key: statistics.mean(row[key] for row in group) for key in ("sparsity", "prunable_left")},
                 "seconds": statistics.mean(row["seconds"] for row in group),
                 "seeds": len(values),
                 "diverged": sum(bool(row.get("diverged")) for row in group),
@@ -64,7 +67,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
             label(row),
             _value(row),
             f"{row['sparsity']:.2%}",
-            f"{row['prunable_left']:,} of {row['prunable_total']:,}",
+            f"{row['prunable_left']:,.0f} of {row['prunable_total']:,}",
             f"{row['seconds']:.0f}",
         )
         previous = row["task"]

@@ -20,7 +20,7 @@ from pxframe.base.errors import PxframeError, blaming, within
 from pxframe.base.files import set_aside
 from pxframe.base.undisturbed import seeded
 from pxframe.job.job import Job
-from pxframe.job.made import digest, read_row, read_state, reuse, save_row, save_state
+from pxframe.job.made import canonical, digest, read_row, read_state, reuse, save_row, save_state
 from pxframe.plugin.host import host
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
@@ -112,7 +112,9 @@ def transfer(job: Job, task: str, variant: str, model: nn.Module, ticket: Ticket
     }
     if about["collapsed"]:  # its output does not depend on its input: there is nothing to train
         row = {**about, "value": None, "metrics": {}, "seconds": 0.0, "epochs": 0, "diverged": None}
+        _begin(job, work_dir, recipe, say)
         save_row(file, row, recipe)
+        host().notify("pxframe_task_done", task=task, variant=variant, result=row)
         say(f"{task}, {variant}: collapsed, not trained: {about['collapsed']}")
         return row
     start = copy.deepcopy(model)
@@ -129,27 +131,27 @@ def transfer(job: Job, task: str, variant: str, model: nn.Module, ticket: Ticket
 def transfer_recipe(job: Job, task: str, model: nn.Module, ticket: Ticket | None) -> dict[str, Any]:
     """What a row of results depends on; without the ticket where that is not known."""
     config = job.config.tasks[task]
-    weights = {"ticket": fingerprint({**ticket.masks, **ticket.start})} if ticket is not None else {}
-    return job.recipe(
-        "transfer", {"task": config["type"]}, task=config, weights=fingerprint(model.state_dict()), **weights
-    )
+    known = {"ticket": ticket_digest(ticket)} if ticket is not None else {}
+    weights = fingerprint(model.state_dict())
+    return job.recipe("transfer", {"task": config["type"]}, task=config, weights=weights, **known)
+
+
+def ticket_digest(ticket: Ticket) -> str:
+    """Digest of what a ticket does to a network: its masks, and the values that training starts from."""
+    return fingerprint({**{f"mask of {name}": mask for name, mask in ticket.masks.items()}, **ticket.start})
 
 
 def finished_rows(job: Job, task: str, model: nn.Module, tickets: Mapping[str, Ticket]) -> list[dict[str, Any]]:
     """Rows of a task that was not asked for now: those that are there, made by the present settings.
 
     Args:
-        tickets: of the backbone, by name; empty where each task's whole model is pruned.
+        tickets: by name, as they are transferred; those that are not made are left out.
     """
-    # Tickets with weights of their own, or of whole models, are not made for a task that is not asked for.
-    known = not job.whole and job.config.transfer != "mask+weights"
     rows = []
-    for variant in job.prunings if job.whole else tickets:
-        file = job.folder / task / variant / "result.json"
-        wanted = transfer_recipe(job, task, model, tickets[variant] if known else None)
+    for variant, ticket in tickets.items():
         with suppress(PxframeError):  # a damaged file is dealt with when its task is asked for
-            row, found = read_row(file)
-            if digest({**found, **wanted}) == digest(found):
+            row, found = read_row(job.folder / task / variant / "result.json")
+            if canonical(found) == canonical(transfer_recipe(job, task, model, ticket)):
                 rows.append(row)
     return rows
 
@@ -165,6 +167,12 @@ def run_task(
     say: Say,
 ) -> dict[str, Any]:
     """Train ``model`` in ``work_dir``; an unfinished run there goes on if the same recipe began it."""
+    _begin(job, work_dir, recipe, say)
+    return train(job.setting(), title, task, model, ticket, work_dir, resume=job.resume, made_by=digest(recipe))
+
+
+def _begin(job: Job, work_dir: Path, recipe: Mapping[str, Any], say: Say) -> None:
+    """Make ``work_dir`` the folder of a run of this recipe; what another run left there is set aside."""
     begun = work_dir / "recipe.json"
     if work_dir.exists() and any(work_dir.iterdir()):
         mine = reuse(begun, recipe, lambda file: (True, read_row(file)[1]), job.root, say, belongings=work_dir)
@@ -173,7 +181,6 @@ def run_task(
             say(f"{work_dir} holds files that no job of this kind wrote; set aside as {where}")
     if not begun.exists():
         save_row(begun, {}, recipe)
-    return train(job.setting(job.resume), title, task, model, ticket, work_dir, made_by=digest(recipe))
 
 
 def method_of(job: Job, variant: str, ticket: Ticket) -> str:

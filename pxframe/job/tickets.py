@@ -6,6 +6,7 @@ import copy
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,48 @@ def make_tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
     if job.given is None:
         return tickets
     name, given = job.given
+    if name in tickets:
+        raise PxframeError(f"the ticket's file is called like a control, {name!r}; rename the file")
     say(f"ticket {name}: {describe(given)}{'' if same_weights(given, model) else '; made from other weights'}")
     return dict(sorted({name: given, **tickets}.items(), key=lambda item: round(item[1].sparsity, 3)))
+
+
+def finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dict[str, Ticket]:
+    """The tickets that ``task`` was transferred with, of those that need not be made for it.
+
+    Args:
+        tickets: of the backbone, by name; empty where each task's whole model is pruned.
+    """
+    transfer, folder = job.config.transfer, job.folder / "tickets"
+    if not job.whole and transfer != "mask+weights":
+        return {name: _with_start(ticket, transfer) for name, ticket in tickets.items()}
+    found = {}
+    for name in job.prunings if job.whole else tickets:
+        file = folder / task / f"{name}.safetensors" if job.whole else folder / f"{name}+weights.safetensors"
+        own = tickets.get(name)
+        if own is not None and (own.start or own.kept == own.total):
+            found[name] = own
+        elif file.exists():
+            with suppress(PxframeError):
+                made, recipe = _read(file)
+                if _present(job, name, task, recipe, own):
+                    found[name] = made
+    return found
+
+
+def _present(job: Job, name: str, task: str, recipe: Any, own: Ticket | None) -> bool:
+    """Whether a ticket's recipe is of the present settings, as far as they are known without its model."""
+    if not isinstance(recipe, dict):
+        return False
+    if own is not None:
+        return recipe.get("ticket") == fingerprint(own.masks) and recipe.get("task") == canonical(job.config.pretrain)
+    wanted = _recipe(job, job.prunings[name], job.config.tasks[task], job.prunings[name].settings, "")
+    return {**recipe, "weights": ""} == canonical(wanted)
+
+
+def _with_start(ticket: Ticket, transfer: str | None) -> Ticket:
+    """With ``transfer="mask"``, the ticket without values of its own."""
+    return Ticket(ticket.masks, ticket.meta) if transfer == "mask" and ticket.start else ticket
 
 
 def make_whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[str, Ticket]:
@@ -62,11 +103,10 @@ def make_whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[
 def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say) -> Ticket:
     """The ticket with the weights to transfer it with in its ``start``, as the job's ``transfer`` asks for."""
     transfer = job.config.transfer
-    if transfer is None or (transfer == "mask" and not ticket.start):
-        return ticket
-    if transfer == "mask":
-        return Ticket(ticket.masks, ticket.meta)
-    if ticket.start or ticket.kept == ticket.total:  # of all weights, pre-training gave just those of the backbone
+    if transfer != "mask+weights":
+        return _with_start(ticket, transfer)
+    # Of all weights, pre-training gave just those of the backbone; a collapsed network is not trained.
+    if ticket.start or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
         return ticket
     if job.pretrain is None or job.config.pretrain is None:
         raise PxframeError("transfer='mask+weights': the ticket carries no weights, and there is no 'pretrain' task")
@@ -158,7 +198,8 @@ def _recipe(
         "whole": job.whole,
     }
     uses = {"scorer": pruning.scorer["type"]}
-    if pruning.needs != "nothing":
+    # Tickets of single weights do not depend on images that no score reads; the costs of channels depend on their size.
+    if pruning.needs != "nothing" or pruning.settings["granularity"] != "weight":
         assert config is not None
         uses["task"] = config["type"]
         on = job.scored_on

@@ -170,10 +170,11 @@ def _pruned(
                     _log.warning("%s: %s", where, ties)
                     warned = True
                 net.masks = plan.masks(scores, net.masks, number, method.revives)
-                if example is not None and not collapsed:
+                # a scorer that revives weights may connect the network again
+                if example is not None and (method.revives or not collapsed):
                     with blaming(where):
                         collapsed = collapse(net, example)
-                    if collapsed and not allow_collapse:
+                    if collapsed and not allow_collapse and not (method.revives and number < plan.rounds):
                         raise PxframeError(f"{where}: {collapsed}, or pass allow_collapse=True")
                     collapsed = collapsed and f"{where}: {collapsed}"
                 host().notify(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -76,6 +77,12 @@ def guard(optimizer: Any, weights: Iterable[tuple[str, Tensor, Tensor]]) -> Guar
     if not any(id(weight) in used for _, weight, _ in weights):
         raise PxframeError(
             "the optimizer holds none of the ticket's weights; pass the optimizer that was built from this model"
+        )
+    elsewhere = [name for name, weight, _ in weights if weight.requires_grad and id(weight) not in used]
+    if elsewhere:
+        warnings.warn(
+            f"the optimizer does not hold {some(elsewhere)}: if another one trains these weights, guard that one too",
+            stacklevel=3,
         )
     sharded = [name for name, weight, _ in weights if hasattr(weight, "full_tensor")]
     if sharded:

@@ -132,6 +132,7 @@ class Repeatable(Hook):
             "resumed_keys": {"keep_ckpt_ids": True},
         }
         checkpoint["meta"] = {key: checkpoint["meta"][key] for key in ("epoch", "iter", "seed")}
+        checkpoint["meta"]["diverged"] = getattr(runner, "diverged", None)
         checkpoint["param_schedulers"] = [
             {key: value for key, value in state.items() if not callable(value)}
             for state in checkpoint.get("param_schedulers", [])
@@ -140,17 +141,18 @@ class Repeatable(Hook):
 
 
 class Divergence(Hook):
-    """Takes note of the first epoch in which the loss was no longer finite."""
+    """Notes in ``runner.diverged`` the first epoch whose loss was not finite; a run that is resumed keeps the note."""
 
-    epoch: int | None = None
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        runner.diverged = checkpoint["meta"].get("diverged")
 
     def after_train_epoch(self, runner: Any) -> None:
-        if self.epoch is None and not math.isfinite(mean_loss(runner)):
-            self.epoch = runner.epoch + 1
+        if getattr(runner, "diverged", None) is None and not math.isfinite(mean_loss(runner)):
+            runner.diverged = runner.epoch + 1
 
 
 def mean_loss(runner: Any) -> float:
-    """Over the steps of this epoch."""
+    """Mean training loss over the current epoch."""
     return float(runner.message_hub.get_scalar("train/loss").mean(len(runner.train_dataloader)))
 
 

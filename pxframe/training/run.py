@@ -33,14 +33,12 @@ class Setting:
         provider: what built the backbones.
         device: ``"cpu"`` or ``"cuda"``.
         seed: of initialisation, shuffling and augmentation.
-        resume: go on from the newest checkpoint of a run, where there is one.
         vis_backends: configs for :class:`pxframe.training.curves.Recorder`.
     """
 
     provider: Backbone
     device: str
     seed: int
-    resume: bool = False
     vis_backends: Sequence[Mapping[str, Any]] = ()
 
     def runner(self, task: Task, backbone: nn.Module, work_dir: Path, resume: bool = False) -> Any:
@@ -66,7 +64,7 @@ def remove_checkpoints(work_dir: Path, keep: bool = False) -> None:
     """Delete the checkpoints of a finished run, unless they are to be kept; ``model.pth`` stays."""
     if keep:
         return
-    for pattern in ("epoch_*.pth", "fitted.pth", "last_checkpoint"):
+    for pattern in ("epoch_*.pth", "last_checkpoint"):
         for path in work_dir.glob(pattern):
             path.unlink()
 
@@ -78,6 +76,7 @@ def train(
     backbone: nn.Module,
     ticket: Ticket | None,
     work_dir: Path,
+    resume: bool = False,
     made_by: str = "",
 ) -> dict[str, Any]:
     """Train ``backbone`` in place on ``task``, evaluate it, and write what was trained to ``model.pth``.
@@ -86,22 +85,24 @@ def train(
         title: of the progress bar and the recorded curves.
         ticket: its pruned weights are kept at zero; None trains all weights.
         work_dir: folder of this run alone.
+        resume: go on from the newest checkpoint in ``work_dir``, if there is one.
         made_by: digest of what makes this run; a checkpoint of another is not resumed from.
 
     Returns:
-        ``metric``, ``value``, ``metrics``, ``seconds``, ``epochs``, and ``diverged``: the first epoch whose loss was
+        ``metric``, ``value``, ``metrics``, ``seconds`` (since the run was begun, or gone on with), ``epochs``, and
+        ``diverged``: the first epoch whose loss was
         not finite, or None.
     """
     begun = time.perf_counter()
     provider = setting.provider
     classifier, place = provider.classifier(backbone), provider.place(backbone)  # before the task strips it
-    runner = setting.runner(task, backbone, work_dir, resume=setting.resume)
+    runner = setting.runner(task, backbone, work_dir, resume=resume)
     runner.made_by = made_by
     if ticket is not None:
         runner.register_hook(TicketHook(ticket, classifier))
-    divergence = Divergence()
-    for hook in (EpochBar(title), divergence):
-        runner.register_hook(hook)
+    runner.register_hook(EpochBar(title))
+    # before the hook that writes checkpoints, so that the note on an epoch is in its checkpoint
+    runner.register_hook(Divergence(), priority="VERY_HIGH")
     if setting.vis_backends:
         runner.register_hook(Recorder(setting.vis_backends, f"{title} seed {setting.seed}", work_dir))
     runner.train()
@@ -115,7 +116,7 @@ def train(
         "metrics": {key: float(value) for key, value in metrics.items()},
         "seconds": time.perf_counter() - begun,
         "epochs": runner.max_epochs,
-        "diverged": divergence.epoch,
+        "diverged": getattr(runner, "diverged", None),
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pxframe.base.undisturbed import undisturbed
+from pxframe.base.undisturbed import seeded, undisturbed
 
 
 class Nasty(nn.Module):
@@ -102,3 +102,13 @@ def test_parameters_are_not_copied():
     weight = model.weight
     with undisturbed(model):
         assert model.weight is weight
+
+
+def test_seeding_asks_nothing_of_gpus_that_it_does_not_restore(monkeypatch):
+    """torch.manual_seed seeds every GPU: a caller's seed for one would be lost."""
+    asked = []
+    monkeypatch.setattr("torch.cuda.manual_seed_all", asked.append)
+    monkeypatch.setattr("torch.cuda.manual_seed", asked.append)
+    with seeded(5, torch.device("cpu")):
+        pass
+    assert asked == []

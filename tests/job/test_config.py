@@ -110,7 +110,7 @@ def test_a_missing_config_names_near_matches():
         ({"prune.sparsity": 1.5}, {}, r"sparsity must be in \[0, 1\), got 1.5"),
         ({"prune.sparsity": [0.5, -1]}, {}, r"sparsity must be in \[0, 1\), got -1"),
         ({"prune.scorer": ["snip", "snip"]}, {}, "two tickets 'snip-50.00'"),
-        ({"prune.sparsity": [0.9, 0.900001]}, {}, "two tickets 'magnitude-90.00'"),
+        ({"prune.sparsity": [0.9, 0.9 + 1e-12]}, {}, "two tickets 'magnitude-90.00'"),
         ({"prune.sparsity": []}, {}, "'sparsity' is an empty list"),
         ({"prune.scorer": []}, {}, "'scorer' is an empty list"),
         ({"prune.schedule": "cubic"}, {}, "no schedule 'cubic'"),

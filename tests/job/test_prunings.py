@@ -79,6 +79,17 @@ def test_controls_may_be_chosen():
         prunings(Prune(scorer="magnitude", controls=["randum"]))
 
 
+def test_a_setting_that_differs_from_the_job_s_is_in_the_name():
+    found = prunings(Prune(scorer=["px", {"type": "px", "rounds": 100}], rounds=5, sparsity=0.9, controls=[]))
+    assert list(found) == ["px-90.00", "px-rounds=100-90.00"]
+    assert [p.settings["rounds"] for p in found.values()] == [5, 100]
+
+
+def test_levels_have_as_many_digits_as_they_need():
+    names = list(prunings(Prune(scorer="px", sparsity=[0.98201, 0.98204, 0.98], controls=[])))
+    assert sorted(names) == ["px-98.00", "px-98.201", "px-98.204"]
+
+
 def test_names_are_names_of_files():
     granularity = {"type": "channel", "refit": "rescale", "compute_aware": True}
     (_, name, _) = prunings(Prune(scorer={"type": "magnitude", "granularity": granularity}, sparsity=0.5))
@@ -94,7 +105,7 @@ def test_names_are_names_of_files():
     ("settings", "message"),
     [
         ({"scorer": ["snip", "snip"]}, "two tickets"),
-        ({"scorer": "snip", "sparsity": [0.9, 0.900001]}, "two tickets 'snip-90.00'"),
+        ({"scorer": "snip", "sparsity": [0.9, 0.9 + 1e-12]}, "two tickets 'snip-90.00'"),
         ({"scorer": {"type": "snip", "scope": "layers"}}, "did you mean 'layer'"),
         ({"scorer": {"type": "snip", "schedul": "linear"}}, "schedul"),
         ({"scorer": {"type": "snip", "granularity": "2:4"}, "sparsity": 0.9}, "leave sparsity out"),

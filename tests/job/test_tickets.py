@@ -10,6 +10,7 @@ from pxframe.job import tickets as module
 from pxframe.job.config import JobConfig, Prune
 from pxframe.job.job import Job, ScoredOn
 from pxframe.job.prunings import prunings
+from pxframe.job.stages import ticket_digest
 from pxframe.job.tickets import describe, make_tickets, same_weights, with_weights
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
@@ -178,3 +179,40 @@ def test_describe_names_emptied_layers():
 def test_describe_names_left_dense_and_collapsed():
     made = Ticket({"a": torch.tensor([True])}, {"scorer": "px", "left_dense": ["pos"], "collapsed": "no path"})
     assert describe(made) == "px kept 1 of 1 weights (0.00% sparse); not prunable, left dense: pos; collapsed: no path"
+
+
+def test_tickets_of_one_start_and_other_masks_are_told_apart():
+    """Late rewinding gives every ticket the same start, which has a value for each masked weight."""
+    start = {"weight": torch.ones(2, 2)}
+    one, other = (Ticket({"weight": torch.eye(2).bool() ^ flip}, start=start) for flip in (False, True))
+    assert ticket_digest(one) != ticket_digest(other)
+    assert ticket_digest(one) == ticket_digest(Ticket(one.masks, {"note": 1}, start))
+    assert ticket_digest(one) != ticket_digest(Ticket(one.masks))
+
+
+def test_costs_of_channels_depend_on_the_images_and_so_does_the_recipe(job):
+    """Of magnitudes they do not: such a ticket is not made again for other images."""
+    granularity = {"type": "channel", "compute_aware": True}
+    aware = {"type": "magnitude", "granularity": granularity, "exclude": "1.*"}
+    model = torch.nn.Sequential(torch.nn.Linear(4, 30), torch.nn.Linear(30, 3))
+    said = []
+    for size in (8, 64):
+        job.prunings = prunings(Prune(scorer=[aware, "magnitude"], sparsity=0.5, controls=[]))
+        job.scored_on = ScoredOn(Task(), {"type": "classification", "size": size}, 5, 2, "eval")
+        make_tickets(job, model, said.append)
+    assert len([line for line in said if line.startswith("prune: magnitude")]) == 3
+    assert any("task.size was 8, now 64" in line for line in said)
+
+
+def test_a_collapsed_ticket_is_not_trained_for_weights(job):
+    job.config.transfer = "mask+weights"
+    collapsed = Ticket({"weight": torch.zeros(1, 2, dtype=torch.bool)}, {"collapsed": "no path"})
+    assert with_weights(job, "px", collapsed, torch.nn.Linear(2, 1), print) is collapsed
+
+
+def test_a_given_ticket_is_not_taken_for_its_control(job):
+    job.given = ("random-50.00", Ticket({"weight": torch.eye(4).bool().repeat(1, 2).view(8, 4)[:4]}))
+    job.config.prune = Prune(data={"type": "x"})
+    job.given[1].masks["weight"] = torch.tensor([[True, False, True, False]] * 4)
+    with pytest.raises(PxframeError, match="called like a control"):
+        make_tickets(job, torch.nn.Linear(4, 4), print)

@@ -340,3 +340,23 @@ def test_works_whatever_gradient_mode_the_caller_is_in(model, batches):
     with torch.no_grad():
         found = pxframe.score(model, batches)
     assert all(torch.equal(expected[n], found[n]) for n in expected)
+
+
+class Reconnects(pxframe.Scorer):
+    """Empties the last layer in the first round and gives it back in the second."""
+
+    name, needs, revives, rounds = "reconnects", "inputs", True, 2
+
+    def score(self, net, batches):
+        first = all(mask.all() for mask in net.masks.values())
+        return {
+            n: torch.full_like(w, float((n == "2.weight") != first)) + 0.1 * w.abs() for n, w in net.weights.items()
+        }
+
+
+def test_a_network_that_revived_weights_connect_again_has_not_collapsed():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    data = [(torch.rand(4, 4), torch.zeros(4, dtype=torch.long))]
+    ticket = pxframe.prune(model, data, Reconnects(), 0.4, rounds=2, schedule="exponential")
+    assert not ticket.emptied
+    assert "collapsed" not in ticket.meta

@@ -511,3 +511,10 @@ def test_a_sharded_weight_is_refused(monkeypatch):
     monkeypatch.setattr(nn.Parameter, "full_tensor", lambda self: self, raising=False)  # as DTensor has
     with pytest.raises(PxframeError, match=r"sharded weights \(DTensor\): 0\.weight, 4\.weight"):
         ticket.guard(OPTIMIZERS["sgd"](model.parameters()), model)
+
+
+def test_weights_that_another_optimizer_trains_are_named():
+    model, ticket = make()
+    optimizer = torch.optim.SGD([next(model.parameters())], lr=0.1)
+    with pytest.warns(UserWarning, match="does not hold .* guard that one too"):
+        ticket.guard(optimizer, model)
