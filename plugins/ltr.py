@@ -22,8 +22,6 @@ class LTR(IMP):
     step: int = 500
 
     name = "ltr"
-    needs = "training"
-    rounds = 18
 
     def __post_init__(self):
         whole_number("ltr", "step", self.step, least=0)

@@ -13,6 +13,7 @@ from pxframe.base.errors import PxframeError, some
 from pxframe.pruning.granularity import Granularity
 from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
+from pxframe.ticket.ticket import Ticket
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -50,11 +51,6 @@ def _check_score(score: Any, entry: Tensor, which: str) -> None:
         raise PxframeError(f"{which} is on {score.device}, its weight on {entry.device}")
     if score.dtype not in _DTYPES:
         raise PxframeError(f"{which} is {score.dtype}, and should be floating-point of 16, 32 or 64 bits")
-
-
-def emptied(masks: Mapping[str, Tensor]) -> list[str]:
-    """Names of the layers with nothing kept."""
-    return [name for name, mask in masks.items() if mask.numel() and not mask.any()]
 
 
 def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor], keep: int) -> str:
@@ -107,7 +103,7 @@ def collapse(net: Net, inputs: Tensor) -> str:
             f"the network's output does not depend on its input even before pruning: {cause}; "
             f"give the model other values before it is pruned"
         )
-    empty = emptied(net.masks)
+    empty = Ticket(net.masks).emptied
     cut = empty or [name for name in net.masks if name not in reached]
     what = "nothing is left of" if empty else "no path goes through"
     return (
