@@ -54,16 +54,28 @@ def _check_score(score: Any, entry: Tensor, which: str) -> None:
 
 
 def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor], keep: int) -> str:
-    """Say so if more candidates score exactly 0 than must go until ``keep`` are left; else the empty string."""
-    counts = [torch.stack([((s == 0) & candidates[n]).sum(), candidates[n].sum()]) for n, s in scores.items()]
-    zeros, totals = torch.stack(counts).T.tolist()  # one question to the device
-    surplus = sum(totals) - keep
+    """Describe a tie between scores of exactly 0 that decides which entries are pruned; else the empty string.
+
+    Entries with negative scores are pruned first. There is a tie when some of the zeros must follow them and others are
+    kept.
+
+    Args:
+        scores: by layer, one score an entry.
+        candidates: by layer, true where an entry may be kept.
+        keep: how many of the candidates are kept.
+    """
+    counts = [
+        torch.stack([((s == 0) & candidates[n]).sum(), ((s < 0) & candidates[n]).sum(), candidates[n].sum()])
+        for n, s in scores.items()
+    ]
+    zeros, negative, totals = torch.stack(counts).T.tolist()  # one question to the device
+    surplus = sum(totals) - sum(negative) - keep
     if not 0 < surplus < sum(zeros):
         return ""
     layers = [name for name, number in zip(scores, zeros, strict=True) if number]
     return (
-        f"{sum(zeros)} scores are exactly 0 (in {some(layers)}) and only {surplus} entries are to be pruned: "
-        f"their position decides among them, not the scorer"
+        f"{sum(zeros)} scores are exactly 0 (in {some(layers)}) and only {surplus} of them are to be pruned: "
+        f"their position decides which, not the scorer"
     )
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import pxframe
+from pxframe.pruning.checks import tied_at_zero
 
 
 class Given(pxframe.Scorer):
@@ -150,8 +151,30 @@ def first_row_alone(weight):
 def test_more_zero_scores_than_weights_to_prune_are_a_warning(model, caplog, sparsity, warned):
     """Of 96 scores 80 are 0: 48 of them are to go, or all of them and more, or none at all."""
     pxframe.prune(model, None, scorer=Given(each(first_row_alone)), sparsity=sparsity)
-    text = "80 scores are exactly 0 (in 0.weight, 2.weight) and only 48 entries are to be pruned"
+    text = "80 scores are exactly 0 (in 0.weight, 2.weight) and only 48 of them are to be pruned"
     assert any(text in message for message in caplog.messages) == warned
+
+
+@pytest.mark.parametrize(
+    ("negative", "zero", "positive", "keep", "pruned"),
+    [
+        (40, 50, 10, 60, None),  # the 40 negative ones go, and no zero
+        (30, 30, 40, 50, 20),  # 50 go: the 30 negative ones, and 20 of the zeros
+        (30, 30, 40, 40, None),  # 60 go: all negative ones and all zeros
+        (30, 30, 40, 80, None),  # 20 go, all of them negative
+        (0, 80, 20, 60, 40),
+    ],
+)
+def test_negative_scores_go_before_zeros(negative, zero, positive, keep, pruned):
+    scores = torch.cat([-torch.ones(negative), torch.zeros(zero), torch.ones(positive)])
+    # Entries that were pruned before count for nothing.
+    scores = {"a": scores, "b": torch.tensor([0.0, -1.0, 1.0])}
+    candidates = {"a": torch.ones(100, dtype=torch.bool), "b": torch.zeros(3, dtype=torch.bool)}
+    text = tied_at_zero(scores, candidates, keep)
+    if pruned is None:
+        assert text == ""
+    else:
+        assert text.startswith(f"{zero} scores are exactly 0 (in a) and only {pruned} of them are to be pruned")
 
 
 def test_zeros_are_counted_among_what_is_left(model, caplog):
