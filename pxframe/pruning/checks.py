@@ -28,7 +28,7 @@ def check_scores(scores: Any, entries: Mapping[str, Tensor], where: str) -> dict
         raise PxframeError(f"{where}: scores must be a dict of tensors by parameter name, got {type(scores).__name__}")
     for name, entry in entries.items():
         if name not in scores:
-            raise PxframeError(f"{where}: no score for {name!r}")
+            raise PxframeError(f"{where}: no score for {name!r}; give one tensor for each of net.weights")
         _check_score(scores[name], entry, f"{where}: the score of {name!r}")
     checked = {name: scores[name].detach() for name in entries}
     # One question to the device for all layers; amax propagates NaN.
@@ -36,7 +36,10 @@ def check_scores(scores: Any, entries: Mapping[str, Tensor], where: str) -> dict
         for name, score in checked.items():
             bad = int((~torch.isfinite(score)).sum())
             if bad:
-                raise PxframeError(f"{where}: {bad} of {score.numel()} scores of layer {name!r} are not finite")
+                raise PxframeError(
+                    f"{where}: {bad} of {score.numel()} scores of layer {name!r} are not finite; "
+                    f"look for NaN, infinity or very large numbers in the model's weights and in the batches"
+                )
     return checked
 
 

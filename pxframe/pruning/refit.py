@@ -55,9 +55,9 @@ def _reached(value: Scaled) -> Scaled:
 
 
 class _Reached(torch.autograd.Function):
-    """Forwards 1 where a value, backwards 1 where its gradient is above zero.
+    """Forwards 1 where the value is above zero, backwards 1 where the gradient is.
 
-    Both are whole numbers of paths of one step, so one half tells them from the noise of fast convolutions.
+    The exact values are whole numbers, so a threshold of 0.5 removes the rounding noise of fast convolutions.
     """
 
     @staticmethod

@@ -43,6 +43,11 @@ def each(function):
         (each(lambda w: w.to(torch.float8_e4m3fn)), "'0.weight' is torch.float8_e4m3fn, and should be floating-point"),
         (each(lambda w: w.to_sparse()), r"'0.weight' is torch.sparse_coo, and must be a dense tensor: call .to_dense"),
         (each(lambda w: w.to("meta")), "'0.weight' is on meta, its weight on cpu"),
+        (
+            lambda weights: {"0.weight": weights["0.weight"]},
+            "no score for '2.weight'; give one tensor for each of net.w",
+        ),
+        (each(torch.log), "scores of layer '0.weight' are not finite; look for NaN, infinity or very large numbers"),
         (each(lambda w: w[0]), r"'0.weight' has shape \(8,\), and should have \(8, 8\)"),
     ],
 )
@@ -114,6 +119,30 @@ def test_a_model_that_fails_on_the_input_is_said_to():
     with pytest.raises(pxframe.PxframeError, match=r"on an input .*\[2, 5\]") as caught:
         pxframe.prune(Bare(), [(torch.rand(2, 5), None)], scorer="magnitude", sparsity=0.5)
     assert "\n" not in str(caught.value)
+
+
+class Constant(nn.Module):
+    """A network whose output does not depend on its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(torch.ones(len(x), 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "scorer", "text"),
+    [
+        (Constant(), "synflow", "; let forward return one that does, or use a scorer that reads no paths"),
+        (nn.ReLU(), "magnitude", "so there is nothing to prune; pass a model with weights"),
+    ],
+    ids=["constant", "no parameters"],
+)
+def test_models_that_cannot_be_pruned_are_told_with_a_way_out(model, scorer, text):
+    with pytest.raises(pxframe.PxframeError, match=text):
+        pxframe.prune(model, [(torch.rand(2, 3, 4, 4), None)], scorer=scorer, sparsity=0.5)
 
 
 def test_a_head_that_is_zero_from_the_start_is_named(model):
