@@ -12,6 +12,8 @@ class Dense(pxframe.Scorer):
 
     name = "dense"
     needs = "nothing"
+    # These are the usual values, repeated on purpose: a control takes over the settings of the ticket it stands beside,
+    # except those it has a default for. So the dense network is the same beside every ticket.
     defaults: ClassVar[dict[str, Any]] = {
         "sparsity": 0.0,
         "rounds": 1,

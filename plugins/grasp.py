@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import pxframe
+from pxframe.base.options import positive
 from pxframe.base.undisturbed import seeded
 from pxframe.engine.attention import math_attention
 
@@ -33,8 +34,7 @@ class GraSP(pxframe.Scorer):
     needs = "labels"
 
     def __post_init__(self):
-        if not (isinstance(self.temperature, (int, float)) and 0 < self.temperature < float("inf")):
-            raise pxframe.PxframeError(f"grasp: temperature must be a positive number, got {self.temperature!r}")
+        positive("grasp", "temperature", self.temperature)
 
     def score(self, net, batches):
         # The data are read before anything is drawn, so that both passes meet the same random numbers.

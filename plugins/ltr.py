@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pxframe
+from pxframe.base.options import whole_number
 from pxframe_plugins.imp import IMP
 
 
@@ -21,12 +22,9 @@ class LTR(IMP):
     step: int = 500
 
     name = "ltr"
-    needs = "training"
-    rounds = 18
 
     def __post_init__(self):
-        if not (isinstance(self.step, int) and self.step >= 0):
-            raise pxframe.PxframeError(f"ltr: step must be a whole number of at least 0, got {self.step!r}")
+        whole_number("ltr", "step", self.step, least=0)
 
     def score(self, net, batches):
         trained = net.trained(self._early(net), start=self.step)

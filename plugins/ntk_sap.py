@@ -1,6 +1,5 @@
 """NTK-SAP: keeps the weights whose removal would change the trace of the Neural Tangent Kernel most."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 import pxframe
+from pxframe.base.options import positive, whole_number
 
 
 @dataclass
@@ -40,13 +40,10 @@ class NTKSAP(pxframe.Scorer):
     rounds = 100
 
     def __post_init__(self):
-        number = isinstance(self.eps, (int, float)) and not isinstance(self.eps, bool)
-        if not (number and 0 < self.eps < math.inf):
-            raise pxframe.PxframeError(f"ntk_sap: eps must be a number above 0, got {self.eps!r}")
-        if not isinstance(self.draws, int) or isinstance(self.draws, bool) or self.draws < 1:
-            raise pxframe.PxframeError(f"ntk_sap: draws must be a whole number of at least 1, got {self.draws!r}")
+        positive("ntk_sap", "eps", self.eps)
+        whole_number("ntk_sap", "draws", self.draws)
         if not isinstance(self.redraw, bool):
-            raise pxframe.PxframeError(f"ntk_sap: redraw must be True or False, got {self.redraw!r}")
+            raise pxframe.PxframeError(f"ntk_sap: 'redraw' must be True or False, got {self.redraw!r}")
 
     def score(self, net, batches):
         inputs, _ = next(iter(batches))

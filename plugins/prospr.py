@@ -7,6 +7,7 @@ from itertools import islice
 import torch
 
 import pxframe
+from pxframe.base.options import one_of, positive, share, whole_number
 from pxframe.base.undisturbed import seeded
 from pxframe.engine.attention import math_attention
 from pxframe_plugins.snip import Snip
@@ -43,15 +44,10 @@ class ProsPr(Snip):
     name = "prospr"
 
     def __post_init__(self):
-        number = (int, float)
-        for option, valid, what in (
-            ("steps", isinstance(self.steps, int) and self.steps >= 1, "a whole number of at least 1"),
-            ("lr", isinstance(self.lr, number) and 0 < self.lr < float("inf"), "a positive number"),
-            ("momentum", isinstance(self.momentum, number) and 0 <= self.momentum < 1, "in [0, 1)"),
-            ("order", self.order in ORDERS, f"one of {', '.join(ORDERS)}"),
-        ):
-            if not valid:
-                raise pxframe.PxframeError(f"prospr: {option} must be {what}, got {getattr(self, option)!r}")
+        whole_number("prospr", "steps", self.steps)
+        positive("prospr", "lr", self.lr)
+        share("prospr", "momentum", self.momentum)
+        one_of("prospr", "order", self.order, ORDERS)
 
     def gradients(self, net, batches, values=None):
         """dL(w_M; D_M)/dw_0 of all parameters, by name, or what the first order takes for it."""

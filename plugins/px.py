@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 import pxframe
+from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
 from pxframe.engine.scaled import Scaled
@@ -50,8 +51,7 @@ class PX(pxframe.Scorer):
     rounds = 100
 
     def __post_init__(self):
-        if self.variant not in VARIANTS:
-            raise pxframe.PxframeError(f"px: variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+        one_of("px", "variant", self.variant, VARIANTS)
 
     def score(self, net, batches):
         batch_norm = "batch" if self.variant.endswith("calibrated") else "running"

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 import pxframe
+from pxframe.base.options import whole_number
 from pxframe.plugin.checkpoint import load_checkpoint
 from pxframe_plugins.cifar_resnet import kaiming_normal
 
@@ -32,8 +33,7 @@ class VGG16BN(pxframe.Backbone):
         """
         from torchvision.models.vgg import cfgs, make_layers
 
-        if not (isinstance(width, int) and width > 0):
-            raise pxframe.PxframeError(f"backbone {self.name!r}: 'width' must be a whole number above 0, got {width!r}")
+        whole_number(f"backbone {self.name!r}", "width", width)
         plan = [c if c == "M" else c * width // 64 for c in cfgs["D"][:-1]]
         model = nn.Sequential(
             OrderedDict(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-#: Less than this is nothing.
+#: Sums below this are treated as zero.
 _TINY = torch.finfo(torch.float64).tiny
 
 

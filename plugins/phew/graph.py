@@ -151,4 +151,7 @@ def _shape(node: fx.Node) -> torch.Size:
 
 
 def _lost(node: fx.Node, why: str) -> PxframeError:
-    return PxframeError(f"channels cannot be followed through the operation {node.target} {why} (node {node.name!r})")
+    return PxframeError(
+        f"channels cannot be followed through the operation {node.target} {why} (node {node.name!r}); "
+        f"use a scorer that makes no walks"
+    )

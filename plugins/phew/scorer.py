@@ -9,7 +9,7 @@ from pxframe_plugins.phew.walk import Walks
 
 #: Walks made at once, half of them in reverse.
 BATCH = 8192
-#: A batch is fruitless that finds less than one new weight in so many walks; so many of them in a row, and it ends.
+#: Walking stops after PATIENCE batches in a row that each find fewer than one new weight per RARE walks.
 RARE, PATIENCE = 20, 4
 NEVER = torch.iinfo(torch.long).max
 
@@ -40,7 +40,9 @@ class Phew(pxframe.Scorer):
         weights = {name: theta.cpu() for name, theta in {**net.parameters, **net.masked()}.items()}
         for name in net.weights:
             if not torch.isfinite(weights[name]).all():
-                raise pxframe.PxframeError(f"phew: weights of layer {name!r} are not finite")
+                raise pxframe.PxframeError(
+                    f"phew: weights of layer {name!r} are not finite; load them again, or draw new ones"
+                )
         walks = Walks(read_units(net.trace(inputs), f_tensors(net)), weights)
         firsts, end = _first_passed(net, walks)
         top = max(float(weight.abs().max()) for weight in net.weights.values()) or 1.0

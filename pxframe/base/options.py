@@ -23,7 +23,7 @@ def check_options(function: Any, options: Mapping[str, Any], where: str) -> None
             raise PxframeError(f"{where} needs the option {key!r}")
 
 
-def whole(where: str, option: str, value: Any, least: int = 1) -> int:
+def whole_number(where: str, option: str, value: Any, least: int = 1) -> int:
     """``value`` if it is a whole number of at least ``least``, else an error."""
     if type(value) is not int or value < least:
         raise PxframeError(f"{where}: {option!r} must be a whole number of at least {least}, got {value!r}")

@@ -60,7 +60,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
     text = os.path.expanduser(os.path.expandvars(given))
     unset = re.search(r"\$\{?(\w+)", text)
     if unset:
-        raise PxframeError(f"{given}: the environment variable {unset[1]} is not set; set it to the folder of the data")
+        raise PxframeError(f"{given}: the environment variable {unset[1]} is not set; set it, or write the path out")
     odd = sorted({c for c in text if unicodedata.category(c) in _CONTROL})
     if odd:
         raise PxframeError(

@@ -31,5 +31,5 @@ def checked_device(name: str) -> torch.device:
     if name not in ("cpu", "cuda"):
         raise PxframeError(f"device must be 'cpu' or 'cuda', got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise PxframeError("--device cuda: torch sees no GPU on this machine; use --device cpu")
+        raise PxframeError("device 'cuda': torch sees no GPU on this machine; use 'cpu'")
     return torch.device(name)

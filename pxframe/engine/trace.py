@@ -86,7 +86,10 @@ def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) 
             active.add(node)
     outputs = [n for n in outputs if n in active]
     if not outputs:
-        raise PxframeError("no floating-point output of the model depends on its input")
+        raise PxframeError(
+            "no floating-point output of the model depends on its input; let forward return one that does, "
+            "or use a scorer that reads no paths"
+        )
     factors = find_factors(body, active)
     outputs = [n for n in outputs if n not in factors]
     paths, factors_used = needed(body, active, factors, outputs)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.options import whole
+from pxframe.base.options import whole_number
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def drawn(total: int, samples: int, labels: Sequence[Any] | None, seed: int) -> 
     Raises:
         PxframeError: ``samples`` is no whole number above 0, or there are no images.
     """
-    whole("a draw of images", "samples", samples)
+    whole_number("a draw of images", "samples", samples)
     if total < 1:
         raise PxframeError("there are no images to draw from")
     if samples > total:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 from pxframe.base.errors import PxframeError, blaming
-from pxframe.base.undisturbed import evaluating
+from pxframe.base.undisturbed import evaluating, undisturbed
 from pxframe.training.runner import TaskRunner
 
 
@@ -30,7 +27,7 @@ def rehearse(runner: TaskRunner, where: str, metric: str) -> None:
     """
     with runner._own_state(runner.seed):
         if runner.max_iters:
-            with _keeping_statistics(runner.model), blaming(f"{where}: a first training step, tried out, failed"):
+            with undisturbed(runner.model), blaming(f"{where}: a first training step, tried out, failed"):
                 _take_loss(runner)
         evaluator = runner.test_evaluator
         with evaluating(runner.model), blaming(f"{where}: a first test, tried out, failed"):
@@ -54,18 +51,3 @@ def first_batch(loader: Any) -> Any:
     dataset, size = loader.dataset, loader.batch_size
     chosen = sorted({0, len(dataset) - 1})[: min(size, 2)]
     return loader.collate_fn([dataset[i] for i in chosen])
-
-
-@contextmanager
-def _keeping_statistics(model: nn.Module) -> Iterator[None]:
-    """Put modes and buffers (a training forward changes running statistics) back after the block."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)

@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from pxframe.base.errors import PxframeError, near, within
-from pxframe.base.options import one_of, whole
+from pxframe.base.options import one_of, whole_number
 from pxframe.base.paths import expand
 from pxframe.pruning.plan import PLAN_KEYS
 
@@ -80,9 +80,9 @@ class Prune:
     controls: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        whole("prune", "samples", self.samples)
+        whole_number("prune", "samples", self.samples)
         if self.batch_size is not None:
-            whole("prune", "batch_size", self.batch_size)
+            whole_number("prune", "batch_size", self.batch_size)
         one_of("prune", "mode", self.mode, (None, "train", "eval"))
         patterns = listed(self.exclude) if self.exclude is not None else []
         if not all(isinstance(pattern, str) for pattern in patterns):

@@ -52,7 +52,7 @@ def device_of(model: nn.Module) -> torch.device:
     """
     parameter = next(model.parameters(), None)
     if parameter is None:
-        raise PxframeError("the model has no parameters")
+        raise PxframeError("the model has no parameters, so there is nothing to prune; pass a model with weights")
     return parameter.device
 
 

@@ -13,6 +13,7 @@ from pxframe.base.errors import PxframeError, some
 from pxframe.pruning.granularity import Granularity
 from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
+from pxframe.ticket.ticket import Ticket
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -27,7 +28,7 @@ def check_scores(scores: Any, entries: Mapping[str, Tensor], where: str) -> dict
         raise PxframeError(f"{where}: scores must be a dict of tensors by parameter name, got {type(scores).__name__}")
     for name, entry in entries.items():
         if name not in scores:
-            raise PxframeError(f"{where}: no score for {name!r}")
+            raise PxframeError(f"{where}: no score for {name!r}; give one tensor for each of net.weights")
         _check_score(scores[name], entry, f"{where}: the score of {name!r}")
     checked = {name: scores[name].detach() for name in entries}
     # One question to the device for all layers; amax propagates NaN.
@@ -35,7 +36,10 @@ def check_scores(scores: Any, entries: Mapping[str, Tensor], where: str) -> dict
         for name, score in checked.items():
             bad = int((~torch.isfinite(score)).sum())
             if bad:
-                raise PxframeError(f"{where}: {bad} of {score.numel()} scores of layer {name!r} are not finite")
+                raise PxframeError(
+                    f"{where}: {bad} of {score.numel()} scores of layer {name!r} are not finite; "
+                    f"look for NaN, infinity or very large numbers in the model's weights and in the batches"
+                )
     return checked
 
 
@@ -52,22 +56,29 @@ def _check_score(score: Any, entry: Tensor, which: str) -> None:
         raise PxframeError(f"{which} is {score.dtype}, and should be floating-point of 16, 32 or 64 bits")
 
 
-def emptied(masks: Mapping[str, Tensor]) -> list[str]:
-    """Names of the layers with nothing kept."""
-    return [name for name, mask in masks.items() if mask.numel() and not mask.any()]
-
-
 def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor], keep: int) -> str:
-    """Say so if more candidates score exactly 0 than must go until ``keep`` are left; else the empty string."""
-    counts = [torch.stack([((s == 0) & candidates[n]).sum(), candidates[n].sum()]) for n, s in scores.items()]
-    zeros, totals = torch.stack(counts).T.tolist()  # one question to the device
-    surplus = sum(totals) - keep
+    """Describe a tie between scores of exactly 0 that decides which entries are pruned; else the empty string.
+
+    Entries with negative scores are pruned first. There is a tie when some of the zeros must follow them and others are
+    kept.
+
+    Args:
+        scores: by layer, one score an entry.
+        candidates: by layer, true where an entry may be kept.
+        keep: how many of the candidates are kept.
+    """
+    counts = [
+        torch.stack([((s == 0) & candidates[n]).sum(), ((s < 0) & candidates[n]).sum(), candidates[n].sum()])
+        for n, s in scores.items()
+    ]
+    zeros, negative, totals = torch.stack(counts).T.tolist()  # one question to the device
+    surplus = sum(totals) - sum(negative) - keep
     if not 0 < surplus < sum(zeros):
         return ""
     layers = [name for name, number in zip(scores, zeros, strict=True) if number]
     return (
-        f"{sum(zeros)} scores are exactly 0 (in {some(layers)}) and only {surplus} entries are to be pruned: "
-        f"their position decides among them, not the scorer"
+        f"{sum(zeros)} scores are exactly 0 (in {some(layers)}) and only {surplus} of them are to be pruned: "
+        f"their position decides which, not the scorer"
     )
 
 
@@ -107,7 +118,7 @@ def collapse(net: Net, inputs: Tensor) -> str:
             f"the network's output does not depend on its input even before pruning: {cause}; "
             f"give the model other values before it is pruned"
         )
-    empty = emptied(net.masks)
+    empty = Ticket(net.masks).emptied
     cut = empty or [name for name in net.masks if name not in reached]
     what = "nothing is left of" if empty else "no path goes through"
     return (

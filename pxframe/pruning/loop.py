@@ -14,7 +14,7 @@ from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
-from pxframe.pruning.checks import check_outputs_first, check_scores, collapse, emptied, tied_at_zero
+from pxframe.pruning.checks import check_outputs_first, check_scores, collapse, tied_at_zero
 from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
@@ -196,7 +196,7 @@ def _pruned(
         **provenance(method, plan, net, example),
         "sparsity": ticket.sparsity,
         "seed": seed,
-        "emptied": emptied(ticket.masks),
+        "emptied": ticket.emptied,
         "left_dense": left_dense(model, fitting, plan.exclude),
         "macs": costs,
         **({"collapsed": collapsed} if collapsed else {}),

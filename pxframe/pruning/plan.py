@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, near
+from pxframe.base.options import whole_number
 from pxframe.pruning.granularity import Granularity, build_granularity
 from pxframe.pruning.threshold import global_masks, layer_masks
 from pxframe.scoring.scorer import Scorer
@@ -160,8 +161,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        if not (type(self.rounds) is int and self.rounds >= 1):
-            raise PxframeError(f"rounds must be a whole number of at least 1, got {self.rounds!r}")
+        whole_number("prune", "rounds", self.rounds)
         known: dict[str, Iterable[str]] = {"schedule": SCHEDULES, "scope": SCOPES, "distribution": DISTRIBUTIONS}
         for what, names in known.items():
             if getattr(self, what) not in names:

@@ -19,7 +19,7 @@ from pxframe.scoring.paths import f_tensors
 Refit = Callable[[Net, Tensor | None, Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-def fan_in(net: Net, inputs: Tensor, masks: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def fan_in(net: Net, inputs: Tensor) -> dict[str, Tensor]:
     """Count, for each output channel, the weights that lie on a path from the input to an output of the network.
 
     A weight lies on a path when it is kept, its input is reached from the network's input, and its output reaches an
@@ -27,13 +27,12 @@ def fan_in(net: Net, inputs: Tensor, masks: Mapping[str, Tensor] | None = None) 
 
     Args:
         inputs: any batch; only its shape, dtype and device matter.
-        masks: of the weights that are kept; default: the net's own.
 
     Returns:
         by name, an int64 tensor ``[out]``.
     """
     dtype = path_dtype(inputs.dtype)
-    weights = path_weights(net.parameters, net.masks if masks is None else masks, power=0, leaves=True)
+    weights = path_weights(net.parameters, net.masks, power=0, leaves=True)
     reading = Reading(weights, power=0, replay=False, after=_reached)
     with torch.enable_grad():
         run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, ones_input(inputs, dtype))])
@@ -56,9 +55,9 @@ def _reached(value: Scaled) -> Scaled:
 
 
 class _Reached(torch.autograd.Function):
-    """Forwards 1 where a value, backwards 1 where its gradient is above zero.
+    """Forwards 1 where the value is above zero, backwards 1 where the gradient is.
 
-    Both are whole numbers of paths of one step, so one half tells them from the noise of fast convolutions.
+    The exact values are whole numbers, so a threshold of 0.5 removes the rounding noise of fast convolutions.
     """
 
     @staticmethod
@@ -80,7 +79,7 @@ def keep(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict
 def rescale(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """theta * sqrt(fan-in of the dense layer / fan-in that is left), so that the variance of a sum stays the same."""
     inputs = _given(inputs)
-    before = fan_in(net, inputs, {name: torch.ones_like(mask) for name, mask in net.masks.items()})
+    before = fan_in(net.with_(masks={name: torch.ones_like(mask) for name, mask in net.masks.items()}), inputs)
     after = fan_in(net, inputs)
     values = {}
     for name, theta in weights.items():

@@ -238,4 +238,8 @@ def check_outputs(net: Net, outputs: list[Tensor], batch: int) -> None:
                 f"path-based scorers need the batch as its first dimension"
             )
         finite = torch.isfinite(output.abs().amax())  # amax hands on NaN
-        net.require(finite, "the model's output on the scoring data is not finite (NaN or infinity)")
+        net.require(
+            finite,
+            "the model's output on the scoring data is not finite (NaN or infinity); "
+            "look for such or very large numbers in its weights and in the batches",
+        )

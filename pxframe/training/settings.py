@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.options import one_of, positive, whole
+from pxframe.base.options import one_of, positive, whole_number
 
 
 def sgd(lr: float, weight_decay: float = 5e-4) -> dict[str, Any]:
@@ -43,9 +43,9 @@ class Training:
     def __post_init__(self) -> None:
         where = self.where
         if self.epochs is not None:
-            whole(where, "epochs", self.epochs)
-        whole(where, "batch_size", self.batch_size)
-        whole(where, "num_workers", self.num_workers, least=0)
+            whole_number(where, "epochs", self.epochs)
+        whole_number(where, "batch_size", self.batch_size)
+        whole_number(where, "num_workers", self.num_workers, least=0)
         positive(where, "head_lr_mult", self.head_lr_mult)
         one_of(where, "amp", self.amp, (None, "bfloat16", "float32"))
         if not isinstance(self.optimizer, Mapping):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import pxframe
 from pxframe.base.errors import blaming, some
-from pxframe.base.options import share, whole
+from pxframe.base.options import share, whole_number
 from pxframe.base.undisturbed import evaluating, seeded
 from pxframe.images.settings import SPLITS
 
@@ -71,7 +71,7 @@ class Classification(pxframe.TrainedTask):
             raise pxframe.PxframeError(f"{self.where}: 'frozen' without a 'head' leaves nothing to train; give a head")
         share(self.where, "label_smoothing", self.label_smoothing)
         if self.num_classes is not None:
-            whole(self.where, "num_classes", self.num_classes)
+            whole_number(self.where, "num_classes", self.num_classes)
         self._own_loss, self._measure = loss is not None, None
         self.loss, self.metric = F.cross_entropy, "accuracy"
         if loss is not None:

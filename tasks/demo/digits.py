@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 import pxframe
-from pxframe.base.options import positive, share, whole
+from pxframe.base.options import positive, share, whole_number
 from pxframe_tasks.demo.drawing import composed, draw, ground, picture, place, shape_of
 
 #: Class names of the scenes; class 0 is the background, digit d is class d + 1. Boxes have the classes but the first.
@@ -85,7 +85,7 @@ def write_scenes(
         seed: seed of places, sizes and colours.
         test_share: as in :func:`write_folders`.
     """
-    whole("digits: scenes", "size", size, least=32)
+    whole_number("digits: scenes", "size", size, least=32)
     root = Path(root)
     lists = [root / "ImageSets" / kind for kind in ("Segmentation", "Main")]
     for folder in (*(root / name for name in ("JPEGImages", "SegmentationClass", "Annotations")), *lists):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import pxframe
 from pxframe.base.errors import blaming
+from pxframe.base.options import whole_number
 from pxframe.base.undisturbed import seeded
 from pxframe.images.settings import SPLITS
 from pxframe.training.settings import sgd
@@ -62,10 +63,13 @@ class Detection(pxframe.TrainedTask):
     def __post_init__(self, prepare: Mapping[str, Any] | None) -> None:
         super().__post_init__(prepare)
         small = self.min_size
-        sizes = [*(small if isinstance(small, (list, tuple)) else [small]), self.max_size]
-        if len(sizes) < 2 or not all(isinstance(s, int) and 0 < s <= self.max_size for s in sizes):
+        sizes = small if isinstance(small, (list, tuple)) else [small]
+        for size in sizes:
+            whole_number(self.where, "min_size", size)
+        whole_number(self.where, "max_size", self.max_size)
+        if not sizes or max(sizes) > self.max_size:
             raise pxframe.PxframeError(
-                f"{self.where}: 'min_size' and 'max_size' must be whole numbers of pixels, the second one the larger, "
+                f"{self.where}: 'min_size' must hold at least one number of pixels, and none above 'max_size'; "
                 f"got {small!r} and {self.max_size!r}"
             )
         self.view = {"min_size": small, "max_size": self.max_size, "image_mean": self.mean, "image_std": self.std}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import pxframe
 from pxframe.base.errors import blaming, within
-from pxframe.base.options import one_of, whole
+from pxframe.base.options import one_of, whole_number
 from pxframe.base.undisturbed import seeded
 from pxframe.training.settings import sgd
 
@@ -64,8 +64,8 @@ class Segmentation(pxframe.TrainedTask):
     def __post_init__(self, prepare: Mapping[str, Any] | None) -> None:
         super().__post_init__(prepare)
         one_of(self.where, "output_stride", self.output_stride, (None, 8, 16, 32))
-        whole(self.where, "size_divisor", self.size_divisor)
-        whole(self.where, "test_batch_size", self.test_batch_size)
+        whole_number(self.where, "size_divisor", self.size_divisor)
+        whole_number(self.where, "test_batch_size", self.test_batch_size)
         if not isinstance(self.head, Mapping):
             raise pxframe.PxframeError(f"{self.where}: 'head' must be a dict(type=...), got {self.head!r}")
         self.head = {"ignore_index": self.ignore_index, **self.head}

@@ -94,7 +94,7 @@ def test_unsafe_members(tmp_path, member):
 
 def test_what_is_missing_is_said(tmp_path):
     refused(lambda: locate("$SOMEWHERE/voc/JPEGImages"), str(tmp_path / "data" / "voc"), f"{tmp_path / 'data'} exists")
-    refused(lambda: locate("$NOWHERE/voc"), "$NOWHERE/voc", "variable NOWHERE is not set")
+    refused(lambda: locate("$NOWHERE/voc"), "$NOWHERE/voc", "NOWHERE is not set; set it, or write the path out")
     (tmp_path / "data" / "bad.zip").write_text("no archive")
     refused(lambda: locate("$SOMEWHERE/bad/a"), "cannot unpack", "bad.zip")
 

@@ -139,5 +139,5 @@ def test_mistakes_of_a_job_are_found_before_work_begins(write, overrides, argume
 
 def test_cuda_where_there_is_none(write, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(PxframeError, match="torch sees no GPU on this machine; use --device cpu"):
+    with pytest.raises(PxframeError, match="device 'cuda': torch sees no GPU on this machine; use 'cpu'"):
         Job.from_config(load_config(write(GOOD)), device="cuda")

@@ -148,7 +148,7 @@ def test_a_task_that_takes_the_layer_away_is_an_error(model):
 def test_errors(model):
     with pytest.raises(pxframe.PxframeError, match="scorer 'imp' needs training: pass train="):
         pxframe.prune(model, None, scorer="imp")
-    with pytest.raises(pxframe.PxframeError, match="ltr: step must be"):
+    with pytest.raises(pxframe.PxframeError, match="ltr: 'step' must be"):
         pxframe.prune(model, None, scorer=dict(type="ltr", step=-1), train=Trainer())
 
     def careless(model, ticket, start=0, stop=None):

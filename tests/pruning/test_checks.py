@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import pxframe
+from pxframe.pruning.checks import tied_at_zero
 
 
 class Given(pxframe.Scorer):
@@ -42,6 +43,11 @@ def each(function):
         (each(lambda w: w.to(torch.float8_e4m3fn)), "'0.weight' is torch.float8_e4m3fn, and should be floating-point"),
         (each(lambda w: w.to_sparse()), r"'0.weight' is torch.sparse_coo, and must be a dense tensor: call .to_dense"),
         (each(lambda w: w.to("meta")), "'0.weight' is on meta, its weight on cpu"),
+        (
+            lambda weights: {"0.weight": weights["0.weight"]},
+            "no score for '2.weight'; give one tensor for each of net.w",
+        ),
+        (each(torch.log), "scores of layer '0.weight' are not finite; look for NaN, infinity or very large numbers"),
         (each(lambda w: w[0]), r"'0.weight' has shape \(8,\), and should have \(8, 8\)"),
     ],
 )
@@ -115,6 +121,30 @@ def test_a_model_that_fails_on_the_input_is_said_to():
     assert "\n" not in str(caught.value)
 
 
+class Constant(nn.Module):
+    """A network whose output does not depend on its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(torch.ones(len(x), 4))
+
+
+@pytest.mark.parametrize(
+    ("model", "scorer", "text"),
+    [
+        (Constant(), "synflow", "; let forward return one that does, or use a scorer that reads no paths"),
+        (nn.ReLU(), "magnitude", "so there is nothing to prune; pass a model with weights"),
+    ],
+    ids=["constant", "no parameters"],
+)
+def test_models_that_cannot_be_pruned_are_told_with_a_way_out(model, scorer, text):
+    with pytest.raises(pxframe.PxframeError, match=text):
+        pxframe.prune(model, [(torch.rand(2, 3, 4, 4), None)], scorer=scorer, sparsity=0.5)
+
+
 def test_a_head_that_is_zero_from_the_start_is_named(model):
     nn.init.zeros_(model[2].weight)
     batches = [(torch.randn(4, 8), torch.arange(4))]
@@ -150,8 +180,30 @@ def first_row_alone(weight):
 def test_more_zero_scores_than_weights_to_prune_are_a_warning(model, caplog, sparsity, warned):
     """Of 96 scores 80 are 0: 48 of them are to go, or all of them and more, or none at all."""
     pxframe.prune(model, None, scorer=Given(each(first_row_alone)), sparsity=sparsity)
-    text = "80 scores are exactly 0 (in 0.weight, 2.weight) and only 48 entries are to be pruned"
+    text = "80 scores are exactly 0 (in 0.weight, 2.weight) and only 48 of them are to be pruned"
     assert any(text in message for message in caplog.messages) == warned
+
+
+@pytest.mark.parametrize(
+    ("negative", "zero", "positive", "keep", "pruned"),
+    [
+        (40, 50, 10, 60, None),  # the 40 negative ones go, and no zero
+        (30, 30, 40, 50, 20),  # 50 go: the 30 negative ones, and 20 of the zeros
+        (30, 30, 40, 40, None),  # 60 go: all negative ones and all zeros
+        (30, 30, 40, 80, None),  # 20 go, all of them negative
+        (0, 80, 20, 60, 40),
+    ],
+)
+def test_negative_scores_go_before_zeros(negative, zero, positive, keep, pruned):
+    scores = torch.cat([-torch.ones(negative), torch.zeros(zero), torch.ones(positive)])
+    # Entries that were pruned before count for nothing.
+    scores = {"a": scores, "b": torch.tensor([0.0, -1.0, 1.0])}
+    candidates = {"a": torch.ones(100, dtype=torch.bool), "b": torch.zeros(3, dtype=torch.bool)}
+    text = tied_at_zero(scores, candidates, keep)
+    if pruned is None:
+        assert text == ""
+    else:
+        assert text.startswith(f"{zero} scores are exactly 0 (in a) and only {pruned} of them are to be pruned")
 
 
 def test_zeros_are_counted_among_what_is_left(model, caplog):

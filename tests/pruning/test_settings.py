@@ -118,7 +118,7 @@ def test_unknown_defaults_of_a_scorer_are_named(model):
         (dict(scorer=7), "scorer: give a name"),
         (dict(scorer="magnitude", exclude=7), "exclude must be a name"),
         (dict(scorer="magnitude", exclude=[7]), "exclude must be a name"),
-        (dict(scorer="magnitude", rounds=True), "rounds must be a whole number"),
+        (dict(scorer="magnitude", rounds=True), "'rounds' must be a whole number"),
         (dict(scorer="magnitude", sparsity=True), "sparsity must be in"),
         (dict(scorer="magnitude", sparsity=float("nan")), "sparsity must be in"),
         (dict(scorer=dict(type="magnitude", granularty="channel")), "takes no option 'granularty'"),

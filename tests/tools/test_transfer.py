@@ -365,7 +365,7 @@ def test_cuda_where_there_is_none_costs_one_line(config, tmp_path):
     command = [sys.executable, "tools/transfer.py", config, "--work-dir", str(tmp_path), "--device", "cuda"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     assert done.returncode == 2
-    assert done.stderr == "error: --device cuda: torch sees no GPU on this machine; use --device cpu\n"
+    assert done.stderr == "error: device 'cuda': torch sees no GPU on this machine; use 'cpu'\n"
 
 
 def test_listing_imports_no_task_library(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pxframe.engine.rules.table import Step, rule, unknown
+from pxframe.engine.rules.table import Step, operation, rule, unknown
 from pxframe.engine.scaled import Scaled
 
 
@@ -31,7 +31,7 @@ def gate(step: Step) -> Scaled:
     """The gate of an activation phi, phi(0) = 0, is phi(z) / z, and counts squared; at z = 0 its limit from below."""
     value = step.path()
     numbers = [abs(a) for a in step.args[1:] if isinstance(a, (int, float))]
-    if "hardtanh" in str(step.node.target) and step.option(1, "min_val", -1.0) > 0:
+    if operation(step.node) == "hardtanh" and step.option(1, "min_val", -1.0) > 0:
         raise unknown(step.node, "with a range that leaves out zero")
     if not step.reading.replay:
         return value
@@ -57,7 +57,7 @@ def max_pool2d(step: Step) -> list[Any]:
 
 def _window_sum(step: Step, value: Scaled) -> Scaled:
     """Max-pooling with every gate open: the sum over each window."""
-    if "adaptive" in str(step.node.target):
+    if operation(step.node) == "adaptive_max_pool2d":
         raise unknown(step.node, "with all gates open")
     kernel, stride = list(step.args[1]), list(step.option(2, "stride") or step.args[1])
     padding, dilation = step.option(3, "padding", 0), step.option(4, "dilation", 1)

@@ -154,8 +154,7 @@ def mean(step: Step) -> Scaled:
     keep = bool(step.option(2, "keepdim", False))
     size = math.prod(value.mantissa.shape[d] for d in dims)
     total = step.linear(value, lambda m: m.sum(dims, keepdim=keep), math.log2(max(1, size)))
-    is_mean = "mean" in str(step.node.target)
-    return _scaled_by(step, total, 1 / size) if is_mean else total
+    return _scaled_by(step, total, 1 / size) if operation(step.node) == "mean" else total
 
 
 @rule("avg_pool2d")
