@@ -34,6 +34,9 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for panel, task in zip(panels, tasks, strict=True):
         mine = [row for row in averaged if row["task"] == task]
         levels = sorted({round(row["sparsity"], 4) for row in mine if row["sparsity"]})
+        panel.set_xscale("log")
+        densities = [1 - level for level in levels] or [1.0]
+        panel.set_xlim(1.5 * max(densities), min(densities) / 1.5)  # sparser to the right
         for row in mine:
             if not row["sparsity"]:
                 panel.axhline(row["value"], color="black", linestyle="--", linewidth=1, label=row["method"])
@@ -52,11 +55,8 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 capsize=2,
                 label=method,
             )
-        panel.set_xscale("log")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xticks([1 - level for level in levels], [f"{100 * level:g}" for level in levels])
-        densities = [1 - level for level in levels] or [1.0]
-        panel.set_xlim(1.5 * max(densities), min(densities) / 1.5)  # sparser to the right
         panel.set(title=task, xlabel="sparsity (%)", ylabel=label(mine[0]))
         panel.grid(axis="y", alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()
