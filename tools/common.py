@@ -153,3 +153,15 @@ def _overrides() -> Any:
                 parser.error(f"{option_string}: cannot read {' '.join(map(str, values))!r} as KEY=VALUE ({error})")
 
     return Overrides
+
+
+def script(description: str, add_arguments: Callable[[argparse.ArgumentParser], None], run: Callable[..., int]) -> int:
+    """Run one command as a program of its own: ``python tools/transfer.py CONFIG``."""
+
+    @one_line_errors
+    def main(argv: Sequence[str] | None = None) -> int:
+        parser = argparse.ArgumentParser(description=description)
+        add_arguments(parser)
+        return run(parser.parse_args(argv))
+
+    return main()

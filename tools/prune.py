@@ -17,7 +17,7 @@ from pxframe.job.folder import claimed, earlier_threads
 from pxframe.job.job import Job
 from pxframe.job.stages import pretrain, rehearse
 from pxframe.job.tickets import make_tickets, make_whole_tickets
-from pxframe_tools.common import choose_threads, start
+from pxframe_tools.common import add_job_arguments, choose_threads, script, start
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +40,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    from pxframe_tools.cli import main
-
-    sys.exit(main(["prune", *sys.argv[1:]]))
+    sys.exit(script("Make the tickets of a job.", add_job_arguments, run))

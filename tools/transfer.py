@@ -35,7 +35,7 @@ from pxframe.job.results import print_table, write_results
 from pxframe.job.stages import Say, finished_rows, pretrain, rehearse, transfer
 from pxframe.job.tickets import finished_tickets, make_tickets, make_whole_tickets, with_weights
 from pxframe.ticket.ticket import Ticket
-from pxframe_tools.common import add_job_arguments, choose_threads, start
+from pxframe_tools.common import add_job_arguments, choose_threads, script, start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +91,4 @@ def repeat(job: Job, say: Say) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    from pxframe_tools.cli import main
-
-    sys.exit(main(["transfer", *sys.argv[1:]]))
+    sys.exit(script("Make the tickets of a job and train every task with each.", add_arguments, run))

@@ -27,7 +27,7 @@ _FRESH = frozenset(
 def find_reuse(
     nodes: list[fx.Node], inputs: fx.Node, active: set[fx.Node], last_use: Mapping[fx.Node, list[fx.Node]]
 ) -> dict[fx.Node, int]:
-    """The nodes of :data:`IN_PLACE` that may work in place, each with the position of the argument to write over."""
+    """The nodes of ``IN_PLACE`` that may work in place, each with the position of the argument to write over."""
     dies = {node: at for at, user in enumerate(nodes) for node in last_use[user] if node is not inputs}
     memory: dict[fx.Node, set[fx.Node]] = {inputs: {inputs}}  # node -> the nodes that may have allocated its memory
     holders: dict[fx.Node, list[fx.Node]] = {inputs: [inputs]}  # node -> the nodes that may use its memory

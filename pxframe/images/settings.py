@@ -18,7 +18,9 @@ SPLITS = ("train", "test")
 
 @dataclass(kw_only=True, eq=False)
 class TaskSettings(Training):
-    """The config keys of a :class:`pxframe.TrainedTask`: those of :class:`Training`, and the data.
+    """The config keys of a :class:`pxframe.TrainedTask`.
+
+    They are those of :class:`pxframe.training.settings.Training`, and the data.
 
     Args:
         data: ``dict(train=..., test=...)``; each value is the config of a data set.

@@ -21,8 +21,8 @@ from pxframe.plugin.task import Task
 class TrainedTask(TaskSettings, Task):
     """Base of tasks that train on ``data["train"]`` and are tested on ``data["test"]``.
 
-    A subclass implements :meth:`runner`: it builds a model (:class:`pxframe.ImageModel` will often do) and hands it,
-    a metric (:class:`pxframe.TorchMetric`) and itself to :func:`pxframe.make_runner`. Its config keys are those of
+    A subclass implements :meth:`pxframe.Task.runner`: it builds a model (:class:`pxframe.ImageModel` will often do)
+    and hands it, a metric (:class:`pxframe.TorchMetric`) and itself to :func:`pxframe.make_runner`. Its config keys are those of
     :class:`pxframe.images.settings.TaskSettings`, and its own fields where it is a dataclass
     (``@dataclass(kw_only=True, eq=False)``).
 

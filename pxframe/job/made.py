@@ -47,7 +47,7 @@ def reuse(
     """What an earlier run left in ``file``, if the same recipe made it; else None, and the file is set aside.
 
     Args:
-        read: gives the file's value and the recipe in it; raises :class:`PxframeError` where it is damaged.
+        read: gives the file's value and the recipe in it; raises :class:`pxframe.PxframeError` where it is damaged.
         root: the job's folder; what is set aside goes to ``root/set-aside``.
         say: told in one line why a file is not used.
         belongings: the folder that is set aside with the file, where one belongs to it.

@@ -34,7 +34,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors in a ``torch.save`` or ``.safetensors`` file, on the CPU, by their names in the file.
 
     The state dict may lie at the top of the file or under ``state_dict`` or ``model``. A file that is trusted
-    (:func:`trust`) may hold a module there instead.
+    (:func:`~pxframe.plugin.checkpoint.trust`) may hold a module there instead.
 
     Raises:
         PxframeError: there is no such file, it is damaged, it holds no state dict, or reading it would run code.
@@ -86,8 +86,8 @@ def _parts(
 def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], holders: Collection[str] = ()) -> None:
     """Load the file at ``path`` into ``model``: it must hold every tensor of the model, in its shape, and no other.
 
-    The names in the file may have a wrapper's prefix, see :func:`unwrap`, to which ``holders`` go; tensors beside the
-    network are left out.
+    The names in the file may have a wrapper's prefix, see :func:`~pxframe.plugin.checkpoint.unwrap`, to which
+    ``holders`` go; tensors beside the network are left out.
 
     Raises:
         PxframeError: as :func:`~pxframe.plugin.checkpoint.read_checkpoint`; or missing or unexpected names, or other

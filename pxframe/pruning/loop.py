@@ -46,8 +46,9 @@ def score(
         model: any module made of torch operations, on any device, in the mode its loss is to be taken in. Data-parallel
             and compiled modules are unwrapped, so names are those of the user's own module.
         batches: iterable of ``(input, target)`` pairs; None for scorers that need nothing.
-        scorer: a registered name, ``dict(type=NAME, **options)`` or a :class:`Scorer`; default: the scorer that is
-            registered as the default. The dict may hold settings of :func:`prune` too; here only ``exclude`` counts.
+        scorer: a registered name, ``dict(type=NAME, **options)`` or a :class:`pxframe.Scorer`; default: the scorer that
+            is registered as the default. The dict may hold settings of :func:`pxframe.prune` too; here only ``exclude``
+            counts.
         masks: bool tensors by parameter name, true where kept. Only these parameters are scored. Default: all prunable
             parameters, with nothing pruned.
         loss: ``loss(output, target) -> scalar``; default: cross-entropy.
@@ -108,7 +109,7 @@ def prune(
     call this; all of them get the ticket of rank 0.
 
     Args:
-        model, batches, scorer, loss, train, seed, options: as for :func:`score`.
+        model, batches, scorer, loss, train, seed, options: as for :func:`pxframe.score`.
         sparsity: share of prunable weights (or channels) to remove, in [0, 1); default: 0.982, and 1 - N/M for N:M.
         rounds: T; default: the scorer's own (100 for iterative methods, 1 for single-shot ones).
         schedule: ``"exponential"`` (the default) or ``"linear"``.

@@ -88,7 +88,7 @@ def open_paths(
 
     Args:
         inputs: any batch; only its shape, dtype and device matter.
-        power: 2 for PX's h and SynFlow-L2, 1 for SynFlow.
+        power: 1 for magnitudes of weights, 2 for their squares.
         leaves: the returned weights require gradients.
 
     Returns:
