@@ -22,8 +22,8 @@ class TrainedTask(TaskSettings, Task):
     """Base of tasks that train on ``data["train"]`` and are tested on ``data["test"]``.
 
     A subclass implements :meth:`pxframe.Task.runner`: it builds a model (:class:`pxframe.ImageModel` will often do)
-    and hands it, a metric (:class:`pxframe.TorchMetric`) and itself to :func:`pxframe.make_runner`. Its config keys are those of
-    :class:`pxframe.images.settings.TaskSettings`, and its own fields where it is a dataclass
+    and hands it, a metric (:class:`pxframe.TorchMetric`) and itself to :func:`pxframe.make_runner`. Its config keys
+    are those of :class:`pxframe.images.settings.TaskSettings`, and its own fields where it is a dataclass
     (``@dataclass(kw_only=True, eq=False)``).
 
     The data sets are pairs of (image, target), read by :class:`pxframe.images.dataset.Images`. A subclass whose data
