@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-#: From the density after the last round, the number of a round (from 1) and of all rounds: the density after that round.
+#: ``(density after the last round, number of a round from 1, number of rounds)`` to the density after that round.
 Schedule = Callable[[float, int, int], float]
 
 
