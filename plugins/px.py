@@ -15,9 +15,9 @@ from pxframe.scoring.paths import (
     contract,
     f_tensors,
     mantissas,
+    open_paths,
     scaled_saliencies,
     summed,
-    trace_saliencies,
 )
 
 VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "release1", "release2")
@@ -60,7 +60,20 @@ class PX(pxframe.Scorer):
         if self.variant.startswith("release"):
             return _release(net, batches, first=self.variant == "release1")
         counts, variances = active_paths(net, batches, batch_norm=batch_norm)
-        return trace_saliencies(net, counts, variances)
+        return _split(net, counts, variances)
+
+
+def _split(net, counts, variances):
+    """Eq. 9, from the counts c_k and BN's variances of :func:`active_paths`; empty variances: the running ones.
+
+    R is a sum over the sizes of the samples, so h is evaluated once for each size.
+    """
+
+    def part(inputs, values):
+        opened, weights = open_paths(net, inputs, 2, variances=variances, leaves=True)
+        return scaled_saliencies(net, contract(opened, values), weights)
+
+    return summed(part(inputs, values) for inputs, values in counts)
 
 
 def _joint(net, batches, batch_norm):

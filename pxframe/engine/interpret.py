@@ -196,7 +196,7 @@ def _in_place(name: str, over: int, args: Any, kwargs: Any) -> Tensor:
 
 
 def ones_input(inputs: Tensor, dtype: torch.dtype) -> Scaled:
-    """A single input of ones, of the shape of one of ``inputs``: the input of h and of SynFlow's network."""
+    """A single input of ones, of the shape of one of ``inputs``: every path starts with the value 1."""
     return Scaled.of(torch.ones_like(inputs[:1], dtype=dtype))
 
 

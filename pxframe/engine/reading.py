@@ -20,7 +20,8 @@ class Reading:
 
     Attributes:
         weights: value of every parameter in this network, by name (already masked and raised to ``power``).
-        power: the power that coefficients are raised to. 0 counts paths; 1 takes magnitudes; 2 takes squares.
+        power: the power that coefficients are raised to. 0: the network counts paths; 1: it multiplies magnitudes;
+            2: it multiplies squares.
         replay: True: an activation passes what it passed in f, max-pooling takes what f took, and each gate or other
             factor formed from the data (attention weights, squeeze-excite, 1 / sigma of a layer norm) counts squared
             (as in ||J_v||^2). False: every gate is open, attention uniform, any other factor 1; see ``factors.py``.

@@ -1,4 +1,4 @@
-"""Many runs from one config: a job's stages, the files they leave, and the table of results.
+"""Many runs from one config: a job's tickets, its stages, the files they leave, and the results as table and figure.
 
-Imports every other room.
+Imports ``pruning``, ``training``, ``plugin``, ``ticket`` and ``base``. Tasks, on images or not, come from plug-ins.
 """

@@ -1,4 +1,4 @@
-"""The quantities of the PX paper, read off the engine's networks f, g and h.
+"""Quantities read off the engine's networks f, g and h: counts of active paths, values of all paths, saliencies.
 
 Iurada, Ciccone, Tommasi, "Finding Lottery Tickets in Vision Models via Data-driven Spectral Foresight Pruning",
 CVPR 2024. With v_p the product of the weights on path p and a_p its gates: f^k(x) = sum_p v_p a_p x_p;
@@ -8,7 +8,7 @@ g^k(x^2) = sum over active paths to k of x_p^2; h^k = sum over all paths to k of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -24,14 +24,11 @@ Pool = Literal["sum", "max"]
 
 
 class Counts(NamedTuple):
-    """The path counts c_k of all samples of one size.
+    """The path counts c_k of all samples of one size."""
 
-    Attributes:
-        inputs: one of those samples, ``[1, ...]``: its shape and dtype tell which h belongs to the counts.
-        values: c_k, one value per output tensor of the model, of its shape with a batch of one.
-    """
-
+    #: One of those samples, ``[1, ...]``: its shape and dtype tell which h belongs to the counts.
     inputs: Tensor
+    #: c_k, one value per output tensor of the model, of its shape with a batch of one.
     values: list[Scaled]
 
 
@@ -88,7 +85,7 @@ def open_paths(
 
     Args:
         inputs: any batch; only its shape, dtype and device matter.
-        power: 1 for magnitudes of weights, 2 for their squares.
+        power: 1: a path's value is the product of its weights' magnitudes; 2: of their squares.
         leaves: the returned weights require gradients.
 
     Returns:
@@ -132,25 +129,6 @@ def contract(values: list[Scaled], factors: list[Scaled] | None = None) -> Scale
             factor = factors[index].measured()
             terms.append(Scaled((value.mantissa * factor.mantissa).sum(), value.exponent + factor.exponent))
     return add(terms)
-
-
-def trace_saliencies(
-    net: Net, counts: Iterable[Counts], variances: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
-    """S = dR/d(theta^2) * theta^2 with R = sum_n sum_k g^k(x_n^2) h^k (Eq. 9), by name of the prunable weight.
-
-    R is a sum over the sizes of the samples, so h is evaluated once for each size.
-
-    Args:
-        counts, variances: as :func:`active_paths` returns them.
-    """
-
-    def parts() -> Iterator[dict[str, Scaled]]:
-        for inputs, values in counts:
-            opened, weights = open_paths(net, inputs, 2, variances=variances, leaves=True)
-            yield scaled_saliencies(net, contract(opened, values), weights)
-
-    return summed(parts())
 
 
 def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -200,7 +178,7 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
 
 
 def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Scaled, Scaled]:
-    """The two norms whose product bounds the trace of the NTK (the paper's Section 3.2), for samples of one size.
+    """The two norms whose product bounds the trace of the NTK (Section 3.2 of the paper), for samples of one size.
 
     ||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2).
 

@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 from torch import nn
 
 import pxframe
-from pxframe.pruning.plan import apportion, layer_counts
+from pxframe.pruning.distribution import apportion, layer_counts
 
 SHAPES = {"conv": (64, 3, 3, 3), "wide": (512, 256, 3, 3), "point": (256, 64, 1, 1), "fc": (10, 512)}
 SIZES = {name: torch.Size(shape).numel() for name, shape in SHAPES.items()}

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from pxframe.pruning.plan import SCHEDULES
+from pxframe.pruning.schedule import SCHEDULES
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
