@@ -16,7 +16,7 @@ REFUSALS: dict[tuple[str, str], str] = {}
 #: Models with no kind of layer that another has not; they are run when the table is written.
 LEFT_OUT = ("resnet18", "resnet50, zero_init_last", "efficientnet_b0")
 #: The models that take longest, even when small; other tests have their layers in networks of their own.
-SLOW = ("clip RN50", "clip ViT-B-32", "DeepLabV3+")
+SLOW = ("clip RN50", "clip ViT-B-32", "DeepLabV3+", "resnet50", "convnext_atto")
 
 
 @pytest.fixture(scope="module")

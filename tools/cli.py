@@ -53,8 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.set_defaults(run=list_registered)
 
     command = commands.add_parser("show", help="show what is in a ticket")
-    command.add_argument("ticket", metavar="TICKET", help="file of a ticket, e.g. px-90.00.safetensors")
-    add_common(command)
+    show.add_arguments(command)
     command.set_defaults(run=show.run)
 
     # These import a training stack; listing and showing must not wait for it.

@@ -5,6 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
+from pxframe_tools.common import add_common, script, start
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ticket", metavar="TICKET", help="file of a ticket, e.g. px-90.00.safetensors")
+    add_common(parser)
+
 
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
@@ -14,7 +21,6 @@ def run(args: argparse.Namespace) -> int:
     from pxframe.job.tickets import describe
     from pxframe.ticket.layers import layers
     from pxframe.ticket.ticket import Ticket
-    from pxframe_tools.common import start
 
     start(args)
     ticket = Ticket.load(args.ticket)
@@ -49,3 +55,7 @@ def run(args: argparse.Namespace) -> int:
             f"prunable layers, on one input of {size}: {2 * left:,} of {2 * dense:,} FLOPs ({left / max(dense, 1):.2%})"
         )
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(script("Show what is in a ticket.", add_arguments, run))

@@ -81,7 +81,7 @@ def repeat(job: Job, say: Say) -> list[dict[str, Any]]:
     rows = []
     for task in job.config.tasks:
         if task not in job.tasks:
-            rows += finished_rows(job, task, model, finished_tickets(job, backbone_tickets, task))
+            rows += finished_rows(job, task, model, finished_tickets(job, backbone_tickets, task), say)
             continue
         tickets = make_whole_tickets(job, task, model, say) if job.whole else backbone_tickets
         for variant, ticket in tickets.items():

@@ -172,6 +172,9 @@ def _checked(raw: Mapping[str, Any], file: Path) -> JobConfig:
             )
         if not isinstance(task, Mapping):
             raise PxframeError(f"tasks: {name!r} must be a dict(type=TASK, ...), got {task!r}")
+        if "type" not in task:  # most often made by an override of a task that is not there
+            others = [other for other in raw["tasks"] if other != name]
+            raise PxframeError(f"tasks: {name!r} has no 'type'{near(name, others)}")
     seeds = listed(raw.get("seed", 0))
     if not seeds or not all(type(s) is int and 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
         raise PxframeError(f"'seed' must be a whole number from 0 to 2^32 - 1, or a list of different ones: {seeds!r}")

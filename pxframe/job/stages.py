@@ -141,7 +141,9 @@ def ticket_digest(ticket: Ticket) -> str:
     return fingerprint({**{f"mask of {name}": mask for name, mask in ticket.masks.items()}, **ticket.start})
 
 
-def finished_rows(job: Job, task: str, model: nn.Module, tickets: Mapping[str, Ticket]) -> list[dict[str, Any]]:
+def finished_rows(
+    job: Job, task: str, model: nn.Module, tickets: Mapping[str, Ticket], say: Say
+) -> list[dict[str, Any]]:
     """Rows of a task that was not asked for now: those that are there, made by the present settings.
 
     Args:
@@ -153,6 +155,9 @@ def finished_rows(job: Job, task: str, model: nn.Module, tickets: Mapping[str, T
             row, found = read_row(job.folder / task / variant / "result.json")
             if canonical(found) == canonical(transfer_recipe(job, task, model, ticket)):
                 rows.append(row)
+    there = len(list((job.folder / task).glob("*/result.json")))
+    if there > len(rows):
+        say(f"{task}: {there - len(rows)} finished results are left out: they were made with other settings")
     return rows
 
 

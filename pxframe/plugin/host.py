@@ -225,6 +225,8 @@ def _plug(point: EntryPoint) -> tuple[Any, list[Claim]]:
     trial = _manager()
     trial.register(plugin)
     trial.check_pending()
+    if not trial.get_hookcallers(plugin):
+        raise TypeError(f"has none of pxframe's hooks; {plugin!r} was imported")
     registrar = Registrar()
     trial.hook.pxframe_register(register=registrar)
     return plugin, registrar.claims

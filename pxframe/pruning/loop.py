@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 def score(
     model: nn.Module,
-    batches: Iterable[Any] | None,
+    batches: Iterable[Any] | None = None,
     scorer: AnyScorer | None = None,
     masks: Mapping[str, Tensor] | None = None,
     loss: Loss | None = None,
@@ -84,7 +84,7 @@ def score(
 
 def prune(
     model: nn.Module,
-    batches: Iterable[Any] | None,
+    batches: Iterable[Any] | None = None,
     scorer: AnyScorer | None = None,
     sparsity: float | None = None,
     rounds: int | None = None,

@@ -71,6 +71,7 @@ def test_the_same_process_owns_it_once(tmp_path):
         assert (tmp_path / OWNER).exists()  # the refused one took nothing away
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
 def test_an_owner_who_is_not_known(content, holder, tmp_path):
     (tmp_path / "work" / OWNER).write_text(content)

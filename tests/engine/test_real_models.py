@@ -29,6 +29,7 @@ def test_scores_are_finite_and_not_all_lost_to_underflow(name):
                 assert (score > 0).double().mean() > (0.0 if "aspp" in layer else 0.9), layer
 
 
+@pytest.mark.slow
 def test_counts_of_resnet152_exceed_float32():
     """What the exponents are for: the plain number fits no float32, nor a double."""
     torch.manual_seed(0)

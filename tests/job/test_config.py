@@ -49,6 +49,12 @@ def test_modules_beside_the_config_and_custom_imports_are_found(write, tmp_path,
         load_config(write(GOOD + "custom_imports = dict(imports=['no_such_module_here'])\n"))
 
 
+def test_an_override_of_a_task_that_is_not_there_names_near_ones(write):
+    config = write(GOOD + "tasks = dict(fine_tuned=dict(type='classification'))\n")
+    with pytest.raises(PxframeError, match="'fintuned' has no 'type'; did you mean 'fine_tuned'"):
+        load_config(config, {"tasks.fintuned.epochs": 3})
+
+
 def test_variables_in_the_work_dir_are_expanded(write, monkeypatch):
     monkeypatch.setenv("MINE_OUT", "/somewhere")
     assert load_config(write(GOOD + "work_dir = '$MINE_OUT/run'\n")).work_dir == Path("/somewhere/run")

@@ -133,11 +133,12 @@ def test_one_task_alone_leaves_the_rows_of_the_others(job):
     assert trained == []
     assert rows(job.folder) == before
     # ... unless they were made by other settings than the present ones
-    trained, _, _ = job(
+    trained, _, printed = job(
         ("a=_digits([3, 4, 5, 6])", "a=dict(_digits([3, 4, 5, 6]), epochs=2)"), arguments=("--tasks", "b")
     )
     assert trained == []
     assert {key[1] for key in rows(job.folder)} == {"b"}
+    assert "a: 3 finished results are left out" in printed
 
 
 def test_a_folder_with_work_in_it_is_taken_only_with_resume(job):
@@ -162,7 +163,9 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    "damage", ["one bit", *(pytest.param(d, marks=pytest.mark.slow) for d in DAMAGE if d != "one bit")]
+)
 def test_damaged_files_are_named_set_aside_and_made_again(job, damage):
     job(resume=False)
     before, work = rows(job.folder), job.folder / "seed-0"
@@ -177,6 +180,7 @@ def test_damaged_files_are_named_set_aside_and_made_again(job, damage):
     assert (job.folder / "set-aside" / "seed-0" / "pretrained.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_files_of_another_job_are_not_used(job, tmp_path):
     """Each copied over this job's own: the values would be silently wrong."""
     job(resume=False)
@@ -200,6 +204,7 @@ def test_files_of_another_job_are_not_used(job, tmp_path):
     assert rows(work) == before
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(job):
     job(resume=False)
     run = job.folder / "seed-0" / "a" / "dense"
@@ -233,7 +238,7 @@ def test_a_collapsed_ticket_is_a_row_that_says_so_and_the_others_go_on(job):
     assert found[0, "a", "dense"] is not None
     assert found[0, "a", "random-99.95"] is None
     assert "0 a random-99.95" not in trained
-    assert "collapsed" in printed.splitlines()[-3] or "collapsed" in printed
+    assert "collapsed, not trained" in printed
     row = next(r for r in json.loads((job.folder / "results.json").read_text())["rows"] if r["value"] is None)
     assert "no longer depends on its input" in row["collapsed"]
     trained, made, _ = job(("sparsity=0.8", "sparsity=0.9995"), ("seed = [0]", "seed = [0, 1]"))

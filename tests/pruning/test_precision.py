@@ -70,11 +70,11 @@ def run(setter, afterwards="pass"):
 @pytest.mark.parametrize(
     "setter",
     [
-        "pass",
+        pytest.param("pass", marks=pytest.mark.slow),
         "torch.set_float32_matmul_precision('high')",
-        "torch.backends.cudnn.allow_tf32 = False",
-        "torch.backends.cudnn.benchmark = True",
-        "torch.backends.cuda.matmul.allow_tf32 = True",
+        pytest.param("torch.backends.cudnn.allow_tf32 = False", marks=pytest.mark.slow),
+        pytest.param("torch.backends.cudnn.benchmark = True", marks=pytest.mark.slow),
+        pytest.param("torch.backends.cuda.matmul.allow_tf32 = True", marks=pytest.mark.slow),
     ],
 )
 def test_full_precision_whatever_the_old_interface_said(setter):
@@ -86,10 +86,10 @@ def test_full_precision_whatever_the_old_interface_said(setter):
     "setter",
     [
         "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
-        "torch.backends.cudnn.conv.fp32_precision = 'tf32'",
-        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+        pytest.param("torch.backends.cudnn.conv.fp32_precision = 'tf32'", marks=pytest.mark.slow),
+        pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=pytest.mark.slow),
         "torch.backends.fp32_precision = 'tf32'",
-        "torch.backends.mkldnn.matmul.fp32_precision = 'bf16'",
+        pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=pytest.mark.slow),
         "torch.set_float32_matmul_precision('medium'); torch.backends.cudnn.rnn.fp32_precision = 'ieee'",
     ],
 )

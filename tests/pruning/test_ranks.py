@@ -10,6 +10,8 @@ from torch import nn
 import pxframe
 from pxframe.pruning.ranks import from_first_rank
 
+pytestmark = pytest.mark.slow  # two processes, which import torch and meet
+
 START = """
 import sys, warnings
 from datetime import timedelta
@@ -28,7 +30,6 @@ model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
 generator = torch.Generator().manual_seed(rank)
 batches = [(torch.randn(6, 8, generator=generator), torch.randint(0, 4, (6,), generator=generator))]
 """
-
 
 BODY = """
 alone = pxframe.score(model, batches, scorer="snip")

@@ -333,7 +333,7 @@ def test_several_lists_in_one(root, tmp_path, monkeypatch):
         (lambda r: {"output_stride": 4}, ("'output_stride'", "4")),
         (lambda r: {"size_divisor": 0}, ("'size_divisor'", "0")),
         (lambda r: parts(r, "train", "augmented"), ("data['train']", "datasets[1]", "'ann_file'", "augmented.txt")),
-        (lambda r: parts(r, "train", data_root="$NO_SUCH"), ("data['train']", "datasets[0]", "NO_SUCH")),
+        (lambda r: parts(r, "train", data_root="$NO_SUCH"), ("data['train']", "['datasets'][0]", "NO_SUCH")),
         (lambda r: parts(r, "train", pipeline=[]), ("datasets[0]", "'pipeline'", "once")),
     ],
 )
