@@ -226,7 +226,11 @@ def test_ctrl_c_in_an_observer_stops(install, load):
 
 
 def test_ctrl_c_while_loading_stops_and_loading_begins_anew(install, load, monkeypatch):
-    install("sunny", "import builtins\nif not hasattr(builtins, 'pressed'):\n    raise KeyboardInterrupt\n")
+    install(
+        "sunny",
+        "import builtins\nif not hasattr(builtins, 'pressed'):\n    raise KeyboardInterrupt\n"
+        + GOOD.format(name="sun"),
+    )
     install("rainy", "raise RuntimeError")
     kinds = {kind: Registry(kind, scope="pxframe") for kind in ("scorer", "backbone", "task")}
     fresh = Host()
@@ -237,6 +241,13 @@ def test_ctrl_c_while_loading_stops_and_loading_begins_anew(install, load, monke
         fresh.load(kinds)
     assert [f.name for f in fresh.failures] == ["rainy"]
     assert {"px", "magnitude"} <= set(kinds["scorer"].module_dict)
+
+
+def test_a_plug_in_without_hooks_is_named(install, load):
+    """A folder of the same name in the current one is imported as an empty package, and would be missed silently."""
+    install("rainy", "x = 1\n")
+    with pytest.warns(PluginWarning, match="'rainy' .* has none of pxframe's hooks"):
+        load()
 
 
 def test_the_command_lists_what_works(install, tmp_path):
