@@ -153,6 +153,7 @@ def test_scores_are_conserved_across_every_cut_of_a_chain(scorer):
     assert torch.allclose(into, out_of, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_counts_beyond_any_float_keep_their_ratios():
     """400 layers of width 64: about 64**400 paths. The number is exact in Python's integers."""
     width, depth = 64, 400

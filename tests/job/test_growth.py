@@ -221,6 +221,7 @@ def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(job):
     assert "no job of this kind wrote" in printed
 
 
+@pytest.mark.slow
 def test_checkpoints_stay_only_where_they_are_asked_for(job):
     job(resume=False)
     runs = job.folder / "seed-0"
