@@ -97,7 +97,7 @@ class TrainedTask(TaskSettings, Task):
 
     def stack(self, items: list[Any]) -> tuple[Tensor, Any]:
         """One scoring batch of items of a data set: normalised images ``[N, 3, H, W]``, and targets ``[N, ...]``."""
-        from pxframe.training.collate import stacked
+        from pxframe.training.make import stacked
 
         batch = stacked(items)
         mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))

@@ -21,8 +21,8 @@ from pxframe.plugin.task import Task
 from pxframe.pruning.loop import prune
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.hooks import initialised
 from pxframe.training.run import close, remove_checkpoints, train_between
+from pxframe.training.window import initialised
 
 
 def make_tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:

@@ -21,8 +21,9 @@ from pxframe.base.files import replacing
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.task import Task
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.curves import Recorder
-from pxframe.training.hooks import Divergence, EpochBar, StateHook, TicketHook, Window
+from pxframe.training.hooks import StateHook, TicketHook
+from pxframe.training.reports import Divergence, EpochBar, Recorder
+from pxframe.training.window import Window
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Setting:
         provider: what built the backbones.
         device: ``"cpu"`` or ``"cuda"``.
         seed: of initialisation, shuffling and augmentation.
-        vis_backends: configs for :class:`pxframe.training.curves.Recorder`.
+        vis_backends: configs for :class:`pxframe.training.reports.Recorder`.
     """
 
     provider: Backbone
