@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, blaming
-from pxframe.base.paths import expand_all, locate, prepare_once
+from pxframe.base.paths import expand_all, locate
+from pxframe.base.prepared import prepare_once
 from pxframe.base.undisturbed import seeded
 from pxframe.images.drawing import drawn
 from pxframe.images.settings import SPLITS, TaskSettings
