@@ -23,8 +23,8 @@ def sign(checkpoint: dict[str, Any], made_by: str) -> None:
     checkpoint["meta"]["sha256"] = _digest(checkpoint)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint that was signed, read without running code.
+def read_signed(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that :func:`sign` signed. Code in the file is not run.
 
     Raises:
         PxframeError: the file is damaged, or was written by another program.

@@ -23,7 +23,7 @@ from pxframe.base.errors import PxframeError
 from pxframe.base.files import replacing
 from pxframe.base.undisturbed import seeded
 from pxframe.base.versions import checked_device
-from pxframe.training.checkpoints import read_checkpoint
+from pxframe.training.checkpoints import read_signed
 
 CHECKPOINT = "epoch_{}.pth"
 _serial = count()
@@ -103,7 +103,7 @@ class TaskRunner(Runner):
 
     def load_checkpoint(self, filename: str, *_: Any, **__: Any) -> dict:
         """Load one of this class's checkpoints, strictly."""
-        checkpoint = read_checkpoint(filename)
+        checkpoint = read_signed(filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
             self.model.load_state_dict(checkpoint["state_dict"])
@@ -123,7 +123,7 @@ class TaskRunner(Runner):
             scratch.unlink()
         for path in self._checkpoints() if self._resume else ():
             try:
-                made_by = read_checkpoint(path)["meta"]["made_by"]
+                made_by = read_signed(path)["meta"]["made_by"]
                 if made_by != self.made_by:
                     raise PxframeError("it is of another run")
             except PxframeError as error:
