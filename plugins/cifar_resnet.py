@@ -1,4 +1,4 @@
-"""The ResNets for small images of He et al. 2016 (arXiv 1512.03385), section 4.2: three stages, depth 6n+2."""
+"""ResNets for small images (He et al. 2016, arXiv 1512.03385, section 4.2), with three stages and a depth of 6n + 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEPTHS = (8, 14, 20, 32, 44, 56)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut: identity, or option A or B where the shape changes."""
+    """Two 3x3 convolutions and a shortcut: the identity, or option A or B where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images ``[N, 3, H, W]`` to logits ``[N, num_classes]``."""
+    """Maps images ``[N, 3, H, W]`` to logits ``[N, num_classes]``."""
 
     def __init__(self, depth: int, shortcut: str, num_classes: int, width: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ResNet(nn.Module):
         kaiming_normal(self)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """The three stages' outputs, at 1, 1/2 and 1/4 of the resolution."""
+        """The outputs of the three stages, ``[N, C, H, W]``, at 1, 1/2 and 1/4 of the resolution."""
         x = F.relu(self.bn1(self.conv1(x)))
         maps = []
         for stage in (self.layer1, self.layer2, self.layer3):
@@ -98,11 +98,14 @@ class CifarResNet(pxframe.Backbone):
 
         Args:
             depth: 8, 14, 20, 32, 44 or 56.
-            shortcut: where the shape changes, ``"A"`` takes every second pixel and pads channels with zeros,
+            shortcut: the shortcut where the shape changes. ``"A"`` takes every second pixel and adds channels of zeros.
                 ``"B"`` is a 1x1 convolution and batch norm.
-            num_classes: outputs of ``linear``.
-            width: channels of the first stage; the next ones have twice and four times as many.
-            checkpoint: file with weights for all of it. Without one they are drawn (Kaiming normal, fan in).
+            num_classes: number of outputs of ``linear``.
+            width: channels of the first stage. The next two stages have twice and four times as many.
+            checkpoint: a file with all weights. Without one, weights are drawn (Kaiming normal, fan in).
+
+        Raises:
+            PxframeError: the depth or shortcut is unknown, or the checkpoint does not fit.
         """
         if depth not in DEPTHS:
             raise pxframe.PxframeError(f"backbone {self.name!r}: no depth {depth!r}; known: {DEPTHS}")

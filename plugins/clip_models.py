@@ -1,4 +1,4 @@
-"""Image towers of CLIP, by the open_clip library."""
+"""Image towers of CLIP, built by the open_clip library."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pxframe.base.errors import near
 from pxframe.plugin.checkpoint import fit, read_checkpoint, unwrap
 from pxframe_plugins.hub import no_weights
 
-#: Prefix of the image tower's names in a file of the whole CLIP model.
+#: Prefix of the image tower's names in a file of the whole CLIP model, which has a text tower as well.
 _IMAGE_TOWER = "visual."
-#: Entries by which OpenAI's own files are known; all of OpenAI's towers use QuickGELU.
+#: A file with these entries comes from OpenAI. All of OpenAI's towers use QuickGELU.
 _OPENAI = ("input_resolution", "context_length", "vocab_size")
 
 
 class OpenCLIP(pxframe.Backbone):
     """open_clip's image towers: ResNets (three-convolution stem, anti-aliasing, attention pooling) and ViTs.
 
-    They have no classifier: ``model(x)`` gives CLIP's image embedding ``[N, D]`` after its projection, before and after
-    :meth:`strip`. The height and width of images must be multiples of the patch size for ViTs, and of 32 for ResNets.
+    They have no classifier, and :meth:`strip` removes nothing: ``model(x)`` gives CLIP's image embedding ``[N, D]``,
+    after its projection. The height and width of images must be multiples of the patch size for ViTs, and of 32 for
+    ResNets.
     """
 
     name = "open_clip"
@@ -38,11 +39,17 @@ class OpenCLIP(pxframe.Backbone):
         """Build the image tower.
 
         Args:
-            model: open_clip's name for it, e.g. ``"RN50"``, ``"ViT-B-32"``; ``"RN50.openai"`` names the tag as well.
-            pretrained: tag of weights that open_clip knows, from its cache or the network.
-            checkpoint: a local file with weights instead, of the whole CLIP model or of the image tower alone.
-            quick_gelu: whether the activation of the ViTs is sigmoid(1.702 x) x instead of GELU. Default: what the
-                weights were trained with, if the tag or the file tells, else what the model's config says.
+            model: open_clip's name of the model, e.g. ``"RN50"`` or ``"ViT-B-32"``. ``"RN50.openai"`` names the tag of
+                its weights as well.
+            pretrained: tag of weights that open_clip has in its cache or can download.
+            checkpoint: a local file with the weights of the whole CLIP model or of the image tower alone; it takes the
+                place of ``pretrained``.
+            quick_gelu: whether the activation of the ViTs is sigmoid(1.702 x) x instead of GELU. The default is what
+                the weights were trained with, if the tag or the file shows it, and else what the model's config says.
+
+        Raises:
+            PxframeError: open_clip has no such model or weights, timm builds the image tower, both ``pretrained`` and
+                ``checkpoint`` are given, the weights cannot be downloaded, or the file does not fit.
         """
         import open_clip
         from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -59,7 +66,7 @@ class OpenCLIP(pxframe.Backbone):
         if "timm_model_name" in config["vision_cfg"]:
             timm_name = config["vision_cfg"]["timm_model_name"]
             raise pxframe.PxframeError(
-                f"{where}: the image tower of {model!r} is timm's; use the backbone 'timm' with model={timm_name!r}"
+                f"{where}: timm builds the image tower of {model!r}; use the backbone 'timm' with model={timm_name!r}"
             )
         if pretrained is not None and checkpoint is not None:
             raise pxframe.PxframeError(f"{where}: 'pretrained' and 'checkpoint' exclude each other")
@@ -83,11 +90,15 @@ class OpenCLIP(pxframe.Backbone):
         return ""
 
     def strip(self, model: Any) -> int:
-        """Nothing is removed; D is the size of CLIP's embedding."""
+        """Remove nothing, because there is no classifier, and give D, the size of CLIP's embedding."""
         return model.output_dim
 
     def features(self, model: Any, x: Tensor) -> list[Tensor]:
-        """The four stages' outputs of a ResNet (from 1/4); of a ViT every block's tokens, as maps."""
+        """Features ``[N, C, H, W]``.
+
+        A ResNet gives the outputs of its four stages, at 1/4, 1/8, 1/16 and 1/32 of the resolution. A ViT gives the
+        tokens of every block, laid out as maps.
+        """
         chosen = {"indices": [1, 2, 3, 4]} if _is_resnet(model) else {}
         return model.forward_intermediates(x, intermediates_only=True, **chosen)["image_intermediates"]
 
@@ -97,7 +108,7 @@ class OpenCLIP(pxframe.Backbone):
         return [model.conv1.out_channels] * len(model.transformer.resblocks)
 
     def dense(self, model: Any, output_stride: int | None) -> nn.Module:
-        """As :meth:`pxframe.Backbone.dense`; ResNets only, a ViT's stride is its patch."""
+        """As :meth:`pxframe.Backbone.dense`, for ResNets. A ViT's stride is its patch size and cannot be changed."""
         if output_stride is None:
             return model
         known = (4, 8, 16, 32) if _is_resnet(model) else model.conv1.stride[:1]
@@ -121,12 +132,12 @@ class OpenCLIP(pxframe.Backbone):
         return [*own, *(f"{name}.{tag}" for name in own for tag in list_pretrained_tags_by_model(name))]
 
     def _fetched(self, model: str, tag: str, source: dict[str, Any]) -> str:
-        """The file with the weights of a tag, downloaded where it is not cached."""
+        """The file with the weights of a tag. It is downloaded if it is not in the cache."""
         from open_clip.pretrained import download_pretrained
 
         try:
             return download_pretrained(source)
-        except Exception as error:  # any layer of the download
+        except Exception as error:  # every step of the download has its own exceptions
             hub, file = os.path.split(source.get("hf_hub", ""))
             raise no_weights(
                 f"backbone {self.name!r}: no weights {tag!r} for {model!r}",

@@ -1,4 +1,7 @@
-"""open_clip's image towers, for images of any size and with dilated stages. Parameters and values are untouched."""
+"""open_clip's image towers, changed so that they take images of any size and can have dilated stages.
+
+Parameters keep their names and shapes, so open_clip's files fit.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from torch.func import functional_call
 
 
 class AnySizeViT(VisionTransformer):
-    """The library's tower. For images of another size, its positional embedding is interpolated (bicubic)."""
+    """open_clip's ViT. For images of another size, its positional embedding is interpolated (bicubic)."""
 
     def _embeds(self, x: Tensor) -> Tensor:
         grid = [size // patch for size, patch in zip(x.shape[-2:], self.patch_size, strict=True)]
@@ -27,7 +30,7 @@ class AnySizeViT(VisionTransformer):
 
 
 class AnySizeAttentionPool(AttentionPool2d):
-    """The library's attention pooling. For maps of another size, its positional embedding is interpolated (bicubic)."""
+    """open_clip's attention pooling. For maps of another size, its positional embedding is interpolated (bicubic)."""
 
     def forward(self, x: Tensor) -> Tensor:
         position, grid = self.positional_embedding, list(x.shape[-2:])
@@ -37,7 +40,10 @@ class AnySizeAttentionPool(AttentionPool2d):
 
 
 class DilatedAvgPool(nn.Module):
-    """At every pixel, the mean of 2x2 pixels that are ``dilation`` apart; at the border the pixel counts twice."""
+    """The mean of 2x2 pixels that are ``dilation`` apart, at every pixel of ``[N, C, H, W]``.
+
+    At the lower and right border, where there is no pixel at this distance, the pixel itself counts twice.
+    """
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -50,18 +56,18 @@ class DilatedAvgPool(nn.Module):
 
 
 def build_tower(config: dict[str, Any], quick_gelu: bool) -> Any:
-    """The image tower of one of open_clip's model configs, with random weights; no text tower is built."""
-    # The library's function turns a config into a tower of the library's own classes. Changing the class of the result
-    # avoids a second copy of that function; both subclasses override methods and add no state.
+    """Build the image tower of one of open_clip's model configs, with random weights. No text tower is built."""
+    # open_clip's function turns a config into a tower of open_clip's own classes. Changing the class of the result
+    # avoids a second copy of that function. Both subclasses override methods and add no state.
     tower = _build_vision_tower(config["embed_dim"], config["vision_cfg"], quick_gelu)
     if isinstance(tower, ModifiedResNet):
         tower.attnpool.__class__ = AnySizeAttentionPool
         for stage in stages(tower):
-            for block in stage:  # the library starts the residual branches at zero, where nothing has a saliency
+            for block in stage:  # open_clip starts residual branches at zero, where weights have no saliency
                 nn.init.ones_(block.bn3.weight)
     else:
         tower.__class__ = AnySizeViT
-        tower.output_tokens = False  # else the towers of CoCa give a pair
+        tower.output_tokens = False  # the towers of CoCa would return a pair
     return tower
 
 
@@ -71,10 +77,10 @@ def stages(tower: Any) -> list[Any]:
 
 
 def dilate(tower: Any, output_stride: int) -> None:
-    """Let the ResNet end at 1 / ``output_stride`` (4, 8, 16 or 32), in place.
+    """Change the ResNet in place so that its last stage has 1 / ``output_stride`` (4, 8, 16 or 32) of the resolution.
 
-    A stage that loses its stride takes its anti-aliasing average at every pixel, and the layers behind it are dilated.
-    The outputs of the strided network are among those of the dilated network, with the same values.
+    A stage that loses its stride computes its anti-aliasing average at every pixel, and all later layers are dilated.
+    The dilated network has more output pixels. Those that the strided network has too keep their values.
     """
     stride, dilation = 4, 1
     for stage in stages(tower):

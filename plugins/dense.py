@@ -1,4 +1,4 @@
-"""Equal scores and nothing pruned: the dense network, to compare tickets with."""
+"""Equal scores for all weights. Nothing is pruned, so the ticket is the dense network that others are compared with."""
 
 from typing import Any, ClassVar
 
@@ -8,12 +8,12 @@ import pxframe
 
 
 class Dense(pxframe.Scorer):
-    """s = 1 for every weight. At its default sparsity of zero the ticket keeps all of them."""
+    """s = 1 for every weight. The default sparsity is zero, so the ticket keeps all weights."""
 
     name = "dense"
     needs = "nothing"
-    # These are the usual values, repeated on purpose: a control takes over the settings of the ticket it stands beside,
-    # except those it has a default for. So the dense network is the same beside every ticket.
+    # These are the usual values, repeated on purpose: a control takes over the settings of the ticket that it is
+    # compared with, except those it has a default for. So the dense network is the same for every ticket.
     defaults: ClassVar[dict[str, Any]] = {
         "sparsity": 0.0,
         "rounds": 1,

@@ -1,4 +1,4 @@
-"""The error of pre-trained weights that are neither cached nor reachable, in the same words for every library."""
+"""One error message, for every library, for pre-trained weights that are neither cached nor can be downloaded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from pxframe.base.errors import PxframeError
 def no_weights(
     what: str, error: Exception, *, hub: str = "", file: str = "", url: str = "", cache: str = ""
 ) -> PxframeError:
-    """The error to raise where the download of weights ended in ``error``: which file it is, and where it may be put.
+    """Make the error to raise when a download of weights failed. It names the file and where the user may put it.
 
     Args:
-        what: the weights, with the backbone that asks for them.
-        hub: their repository on the Hugging Face hub, if they lie there, and ``file`` their file in it.
-        url: the address of the file otherwise, and ``cache`` the folder in which the library looks for it.
+        what: the backbone and the weights it needs; the message begins with it.
+        error: the exception that the library raised.
+        hub: repository of the weights on the Hugging Face hub, if they are there.
+        file: name of the file in this repository.
+        url: address of the file, if it is not on the hub.
+        cache: folder in which the library looks for a file that was downloaded from ``url``.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 

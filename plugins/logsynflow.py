@@ -1,4 +1,4 @@
-"""LogSynFlow: SynFlow with the gradient's logarithm, so that deep networks' huge gradients do not decide alone."""
+"""LogSynFlow: SynFlow with the logarithm of the gradient, so that huge gradients of deep networks do not dominate."""
 
 import math
 
@@ -11,14 +11,16 @@ from pxframe.scoring.paths import contract, f_tensors
 
 
 class LogSynFlow(pxframe.Scorer):
-    """s = |theta| * log(1 + dR/d|theta|), R the sum of outputs of the network with |theta|, fed ones, gates open.
+    """s = |theta| * log(1 + dR/d|theta|). R is the sum of outputs with weights |theta|, open gates and ones as input.
 
     Cavagnero, Robbiano, Caputo, Averta, "FreeREA: Training-Free Evolution-based Architecture Search", WACV 2023.
-    R is SynFlow's: no biases; BN scales by |gamma| / sqrt(var + eps); max-pooling keeps the largest.
+    R is that of SynFlow: there are no biases, BN scales by |gamma| / sqrt(var + eps), and max-pooling keeps the largest
+    value.
 
-    dR/d|theta| may leave any float's range and comes as g * 2^e; its logarithm log g + e log 2 does not. Paths are
-    evaluated in float64 whatever the model's dtype: a weight with 2^-151 of R, zero in float32 beside it, still has a
-    logarithm that counts. Scores are float64.
+    dR/d|theta| can be outside the range of every float dtype. It is therefore held as g * 2^e, and its logarithm is
+    log g + e log 2. Paths are evaluated in float64 for every dtype of the model: a weight whose share of R is 2^-151
+    would be zero in float32, but its logarithm has an influence on the score. Scores are float64, of each weight's
+    shape.
     """
 
     name = "logsynflow"
@@ -41,9 +43,9 @@ class LogSynFlow(pxframe.Scorer):
 
 
 def _log1p(mantissa, exponent):
-    """log(1 + mantissa * 2^exponent) without forming the power, and without asking the device for a number.
+    """log(1 + mantissa * 2^exponent). The power is not computed, and the CPU does not wait for the device.
 
-    Some convolution algorithms round a zero gradient to a little below zero; there it is taken as zero.
+    Some convolution algorithms round a zero gradient to a small negative number, so negative mantissas count as zero.
     """
     logarithm = torch.log(mantissa.clamp(min=0)) + exponent.double() * math.log(2)  # -inf for zero
     return torch.logaddexp(torch.zeros_like(logarithm), logarithm)

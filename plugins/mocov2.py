@@ -1,4 +1,4 @@
-"""Encoders of MoCo v2 checkpoints, in timm's ResNets."""
+"""The encoder of a MoCo v2 checkpoint, as a ResNet of timm."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pxframe_plugins.timm_models import Timm
 
 ARCHITECTURES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
-#: Prefix of the query encoder's names in a MoCo checkpoint, behind ``module.``.
+#: In a MoCo checkpoint, the names of the query encoder's weights begin with ``module.`` and this prefix.
 _ENCODER = "encoder_q."
-#: What a MoCo checkpoint holds beside the query encoder.
+#: Prefixes of the other entries in a MoCo checkpoint: the key encoder and the queue.
 _BESIDE = ("encoder_k.", "queue")
-#: The projection head: one layer in MoCo v1, ``fc.0`` and ``fc.2`` in v2.
+#: Prefix of the projection head: ``fc`` is one layer in MoCo v1; in v2 its layers are ``fc.0`` and ``fc.2``.
 _HEAD = ("fc.",)
 
 
 class MoCoV2(Timm):
     """ResNets pre-trained by momentum contrast (Chen, Fan, Girshick, He, arXiv 2003.04297), from the authors' files.
 
-    Their names are torchvision's, which timm's ResNets share.
+    These files use torchvision's names for weights, and so do timm's ResNets.
     """
 
     name = "mocov2"
@@ -32,18 +32,20 @@ class MoCoV2(Timm):
     def build(
         self, checkpoint: str | os.PathLike[str], num_classes: int = 0, arch: str = "resnet50", **options: Any
     ) -> nn.Module:
-        """Build the ResNet and load the query encoder; the projection head, key encoder and queue are dropped.
+        """Build the ResNet and load the query encoder. The projection head, key encoder and queue are not loaded.
 
         Args:
-            checkpoint: ``torch.save`` of ``dict(state_dict=...)`` with names ``module.encoder_q.*``; also without
-                ``module.``, or with ``encoder.``, ``backbone.`` or nothing in place of ``encoder_q.``.
-            num_classes: outputs of ``fc``, a new classifier with random weights, which scorers that need labels want.
-                With 0 there is none, and the network gives pooled features ``[N, D]``.
-            arch: timm's and torchvision's name of the ResNet.
-            options: more arguments for ``timm.create_model``.
+            checkpoint: a file that ``torch.save`` wrote of ``dict(state_dict=...)``. Names begin with
+                ``module.encoder_q.``; ``module.`` may be missing, and ``encoder_q.`` may be ``encoder.``, ``backbone.``
+                or missing.
+            num_classes: number of outputs of ``fc``, a new classifier with random weights. Scorers that need labels
+                need it. With 0 there is no classifier, and the network gives pooled features ``[N, D]``.
+            arch: name of the ResNet in timm and torchvision.
+            options: further arguments of ``timm.create_model``.
 
         Raises:
-            pxframe.PxframeError: the encoder lacks a weight, or the file has others than those of MoCo.
+            PxframeError: the architecture is unknown, the encoder lacks a weight, or the file holds weights that no
+                MoCo checkpoint has.
         """
         if arch not in ARCHITECTURES:
             raise pxframe.PxframeError(f"backbone {self.name!r}: no 'arch' {arch!r}; known: {', '.join(ARCHITECTURES)}")

@@ -1,4 +1,4 @@
-"""NTK-SAP: keeps the weights whose removal would change the trace of the Neural Tangent Kernel most."""
+"""NTK-SAP: keeps the weights whose removal would change the trace of the Neural Tangent Kernel the most."""
 
 from dataclasses import dataclass
 
@@ -19,16 +19,21 @@ class NTKSAP(pxframe.Scorer):
     Wang, Li, Sun, "NTK-SAP: Improving Neural Network Pruning by Aligning Training Dynamics", ICLR 2023. Over Delta,
     L / eps^2 is on average ||d f(z; theta * m) / d theta||_F^2, the trace of the NTK, up to O(eps).
 
-    z ~ N(0, 1) has the shape ``[N, C, ...]`` of the first input batch, of which nothing else is read; Delta ~ N(0, 1)
-    has that of every prunable weight, one for all samples of a draw. Both passes normalise in BN by the statistics of
-    what they are given; everything else is in eval mode. All floating-point outputs of the model count. Every round
-    draws anew, on the CPU, so that a seed gives the same ticket on every device.
+    z ~ N(0, 1) has the shape ``[N, C, ...]`` of the first input batch. Nothing else of the batches is read.
+    Delta ~ N(0, 1) has the shapes of the prunable weights; all samples of a draw share one Delta. In both passes, BN
+    normalises by the statistics of its batch, and everything else is in eval mode. All floating-point outputs of the
+    model count. Every round draws new numbers. They are drawn on the CPU, so that a seed gives the same ticket on every
+    device. Scores have the shape and dtype of their weight.
 
     Args:
-        eps: size of the perturbation, > 0.
-        draws: R, how many times z and Delta (and theta) are drawn, >= 1.
-        redraw: True: theta of every prunable weight is drawn for every draw (Kaiming normal, fan in), as the paper does
-            at random initialisation; False: the model's own theta, for pre-trained weights.
+        eps: size of the perturbation, above 0.
+        draws: R, the number of draws of z and Delta (and of theta, see ``redraw``), at least 1.
+        redraw: True draws the prunable weights theta anew for every draw (Kaiming normal, fan in), as the paper does at
+            random initialisation. False uses the model's own theta, which suits pre-trained weights.
+
+    Raises:
+        PxframeError: an option is out of its range, the inputs are not floating-point numbers, or no floating-point
+            output depends on a prunable weight.
     """
 
     eps: float = 0.01
@@ -60,7 +65,7 @@ class NTKSAP(pxframe.Scorer):
 
 
 def _gradients(net, z, theta, moved):
-    """dL/dm of one draw, by name; zero where no output uses the weight."""
+    """dL/dm of one draw, by name. It is zero for a weight that no output depends on."""
     masks = {name: mask.to(theta[name].dtype).requires_grad_() for name, mask in net.masks.items()}
     with net.evaluating(), _BatchStatistics():
         pair = [_outputs(net, z, {n: w * masks[n] for n, w in weights.items()}) for weights in (theta, moved)]
@@ -79,7 +84,7 @@ def _outputs(net, z, weights):
 
 
 class _BatchStatistics(TorchFunctionMode):
-    """BN normalises by the statistics of its batch, in whatever mode its module is; running statistics are not read."""
+    """BN normalises by the statistics of its batch, in both modes of its module. Running statistics are not read."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -1,4 +1,4 @@
-"""ProsPr (prospect pruning): SNIP, but of the loss a few training steps later."""
+"""ProsPr (prospect pruning): SNIP's score for the loss after a few training steps."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,23 +17,28 @@ ORDERS = ("full", "first")
 
 @dataclass
 class ProsPr(Snip):
-    """s = |dL(w_M; D_M)/dm|, w_0 = m * theta, w_1 to w_M after steps of SGD on the batches D_0 to D_{M-1}.
+    """s = |dL(w_M; D_M)/dm| with w_0 = m * theta. M steps of SGD on the batches D_0 to D_{M-1} give w_1 to w_M.
 
     Alizadeh et al., "Prospect Pruning: Finding Trainable Weights at Initialization using Meta-Gradients", ICLR 2022,
-    Eqs. 3 to 17. One step is v <- momentum * v + dL/dw, w <- w - lr * v, for all parameters, biases and norms too;
-    weights that are pruned already stay out of it. Reads the first M + 1 batches, in their order (the paper: 512 images
-    each). In training mode BN takes each batch's statistics.
+    Eqs. 3 to 17. One step is v <- momentum * v + dL/dw, w <- w - lr * v, for all parameters, also those of biases and
+    norms. Weights that an earlier round has pruned are not changed. The scorer reads the first M + 1 batches in their
+    order (512 images each in the paper). In training mode, BN uses the statistics of each batch.
 
-    Shape: the weight's, or ``[weight.shape[0]]`` from ``score_channels`` (Sec. 4.3), signed until the sum is done.
+    Scores have the shape of their weight. Those of ``score_channels`` (Sec. 4.3) have the shape ``[weight.shape[0]]``;
+    the magnitude is taken after the sum over a channel.
 
     Args:
-        steps: M.
-        lr: of the steps; 0.1, as the default of the authors' program.
-        momentum: of the steps.
-        order: ``"full"`` goes back through the steps, which takes second derivatives: from the last to the first, each
-            run anew from its stored weights. So memory is that of one step's graph (a few times that of a training
-            step) and M copies of the parameters, not the M graphs of an unrolled loop. ``"first"`` takes dw_M/dw_0 as
-            the identity, s = |theta * dL(w_M; D_M)/dw_M|: first derivatives only, memory as in training.
+        steps: M, the number of steps, at least 1.
+        lr: learning rate of the steps, above 0. The default, 0.1, is that of the authors' program.
+        momentum: momentum of the steps, in [0, 1).
+        order: ``"full"`` differentiates through the steps, which needs second derivatives. It goes from the last step
+            to the first and runs each again from its stored weights. So it needs memory for the graph of one step (a
+            few times that of a training step) and for M copies of the parameters, and not for the graphs of all M
+            steps. ``"first"`` takes the identity for dw_M/dw_0, so s = |theta * dL(w_M; D_M)/dw_M|. It needs first
+            derivatives only, and as much memory as training.
+
+    Raises:
+        PxframeError: an option is out of its range, or there are fewer than M + 1 batches.
     """
 
     steps: int = 3
@@ -50,7 +55,7 @@ class ProsPr(Snip):
         one_of("prospr", "order", self.order, ORDERS)
 
     def gradients(self, net, batches, values=None):
-        """dL(w_M; D_M)/dw_0 of all parameters, by name, or what the first order takes for it."""
+        """dL(w_M; D_M)/dw_0 of all parameters, by name; with ``order="first"``, dL(w_M; D_M)/dw_M in its place."""
         *training, last = self._read(batches)
         with math_attention() if self.order == "full" else nullcontext():
             return self._through(net, training, last)
@@ -60,13 +65,13 @@ class ProsPr(Snip):
         read = list(islice(batches, needed))
         if len(read) < needed:
             raise pxframe.PxframeError(
-                f"prospr: {self.steps} steps need {needed} batches, one more for the loss after them; "
+                f"prospr: {self.steps} steps need {needed} batches, one for each step and one for the loss after them; "
                 f"'batches' gave {len(read)}"
             )
         return read
 
     def _through(self, net, training, last):
-        seed = int(torch.randint(2**31, ()))  # of every step: its second run meets the same dropout
+        seed = int(torch.randint(2**31, ()))  # so that dropout is the same when a step is run again
         weights = {**net.parameters, **net.masked()}
         velocity, path = dict.fromkeys(weights, 0.0), []
         for step, batch in enumerate(training):

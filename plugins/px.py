@@ -28,20 +28,21 @@ class PX(pxframe.Scorer):
     """s = dR/d(theta^2) * theta^2 with R = sum_n sum_k g^k(x_n^2) h^k (Eq. 9).
 
     Iurada, Ciccone, Tommasi, "Finding Lottery Tickets in Vision Models via Data-driven Spectral Foresight Pruning",
-    CVPR 2024. f runs in eval mode; only inputs are read, no labels.
+    CVPR 2024. f runs in eval mode. Labels are not read. Scores have the shape of their weight; they are float64 for a
+    float64 model, and float32 for others.
 
     Args:
-        variant: which reading of the method; ``docs/which-px.md`` compares them.
+        variant: how the method is read; ``docs/which-px.md`` compares the variants.
 
             * ``"paper"``: Eq. 9. h does not depend on the data, so R = sum_k c_k h^k with c_k = sum_n g^k(x_n^2).
-            * ``"calibrated"``: the same, BN scaled by f's own batch variance on the scoring data instead of the running
-              one: what the network will see when it trains.
-            * ``"joint"``: the bound before the product is split, Q = sum_n sum_k sum_p v_p^2 a_p^2 x_p^2: truly
-              data-driven per path. ``"joint_calibrated"``: with the calibrated BN.
-            * ``"release1"``, ``"release2"``: in the spirit of the authors' two releases, which ran BN in training mode
-              inside g and h. The first feeds both the batch and multiplies once more by theta^2; the second feeds h
-              ones and g x^2, leaves parameters named ``bn`` or ``fc`` unsquared, and takes the gradient's magnitude.
-              Neither score is positive or conserved by construction.
+            * ``"calibrated"``: as ``"paper"``, but BN is scaled by the variance of f's batches of scoring data instead
+              of the running variance. Training will normalise by such batch statistics.
+            * ``"joint"``: the bound before the product is split, Q = sum_n sum_k sum_p v_p^2 a_p^2 x_p^2. Here the data
+              has an influence on each path. ``"joint_calibrated"``: the same, with BN as in ``"calibrated"``.
+            * ``"release1"``, ``"release2"``: close to the authors' two releases, which ran BN in training mode inside g
+              and h. The first feeds the batch to g and to h, and multiplies the score once more by theta^2. The second
+              feeds x^2 to g and ones to h, does not square parameters with ``bn`` or ``fc`` in their name, and takes
+              the magnitude of the gradient. These scores need not be positive, and no conservation law holds for them.
     """
 
     variant: str = "paper"
@@ -64,9 +65,10 @@ class PX(pxframe.Scorer):
 
 
 def _split(net, counts, variances):
-    """Eq. 9, from the counts c_k and BN's variances of :func:`active_paths`; empty variances: the running ones.
+    """Scores by Eq. 9, from the counts c_k and the variances of BN that :func:`active_paths` gives.
 
-    R is a sum over the sizes of the samples, so h is evaluated once for each size.
+    If ``variances`` is empty, BN uses its running variances. R is a sum over the sizes of the samples, so h is
+    evaluated once for each size.
     """
 
     def part(inputs, values):
@@ -92,7 +94,7 @@ def _joint(net, batches, batch_norm):
 
 
 def _release(net, batches, first):
-    """BN inside g and h normalises by their own batch statistics, so values may be negative."""
+    """Scores of the releases. BN normalises by the batch statistics of g and h themselves: values may be negative."""
     ones = path_weights(net.parameters, net.masks, power=0)
     weights = path_weights(net.parameters, net.masks, power=2)
     if not first:

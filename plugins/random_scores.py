@@ -1,4 +1,4 @@
-"""Uniform scores: the baseline every method must beat."""
+"""Random scores: the baseline that every method must beat."""
 
 import torch
 
@@ -6,7 +6,7 @@ import pxframe
 
 
 class Random(pxframe.Scorer):
-    """s ~ U(0, 1), drawn on the CPU, so that a seed gives the same ticket on every device."""
+    """s ~ U(0, 1), float32. Scores are drawn on the CPU, so that a seed gives the same ticket on every device."""
 
     name = "random"
     needs = "nothing"
@@ -15,7 +15,7 @@ class Random(pxframe.Scorer):
         return _drawn(net, {name: weight.shape for name, weight in net.weights.items()})
 
     def score_channels(self, net, batches):
-        """One draw a channel: a sum over its weights would favour the large ones."""
+        """Draw one score a channel. A sum of scores over weights would favour channels with many weights."""
         return _drawn(net, {name: weight.shape[:1] for name, weight in net.weights.items()})
 
 

@@ -1,4 +1,4 @@
-"""ResNet-18 for small images, as the papers on pruning at initialisation use it."""
+"""ResNet-18 for small images, as in the papers on pruning at initialisation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pxframe_plugins.cifar_resnet import kaiming_normal
 class ResNet18(pxframe.Backbone):
     """torchvision's ResNet-18 (He et al., arXiv 1512.03385) with a 3x3 stem and no max-pooling, for images of 32x32.
 
-    No batch norm starts at zero: a residual branch that gives nothing has no saliency.
+    The last batch norm of a residual branch does not start at zero, because weights of a branch whose output is zero
+    have no saliency.
     """
 
     name = "resnet18"
@@ -23,10 +24,13 @@ class ResNet18(pxframe.Backbone):
         """Build the network.
 
         Args:
-            num_classes: outputs of ``fc``.
-            stem_stride: of the first convolution: 1 for images of 32x32, 2 for 64x64 (Tiny-ImageNet), which then costs
-                as much.
-            checkpoint: file with weights for all of it. Without one they are drawn (Kaiming normal, fan in).
+            num_classes: number of outputs of ``fc``.
+            stem_stride: stride of the first convolution. Choose 1 for images of 32x32, and 2 for images of 64x64
+                (Tiny-ImageNet), which then cost as much as those of 32x32.
+            checkpoint: a file with all weights. Without one, weights are drawn (Kaiming normal, fan in).
+
+        Raises:
+            PxframeError: the stride is neither 1 nor 2, or the checkpoint does not fit.
         """
         from torchvision.models import resnet18
 
@@ -48,7 +52,7 @@ class ResNet18(pxframe.Backbone):
         return self.channels(model)[-1]
 
     def features(self, model: Any, x: Tensor) -> list[Tensor]:
-        """The four stages' outputs, at 1, 1/2, 1/4 and 1/8 of the stem's resolution."""
+        """The outputs of the four stages, ``[N, C, H, W]``, at 1, 1/2, 1/4 and 1/8 of the stem's resolution."""
         x = model.relu(model.bn1(model.conv1(x)))
         maps = []
         for stage in (model.layer1, model.layer2, model.layer3, model.layer4):

@@ -1,4 +1,4 @@
-"""Any model of the timm library."""
+"""All models of the timm library."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pxframe.base.errors import near
 from pxframe.plugin.checkpoint import load_checkpoint
 from pxframe_plugins.hub import no_weights
 
-#: Attribute of a network that holds the options it was built with: its dense form is built with them too. It is an
-#: attribute, and not an entry in a table of ours, because copies of the network (copy.deepcopy, pickle) must keep it.
+#: Attribute of a network that holds the options it was built with, because its dense form is built with the same ones.
+#: It is an attribute, and not an entry in a table, so that copies of the network (copy.deepcopy, pickle) keep it.
 _BUILT = "pxframe_built_with"
 
 
 class Timm(pxframe.Backbone):
-    """All models of timm, by timm's names: ``architecture`` or ``architecture.tag``."""
+    """All models of timm, under timm's names: ``architecture`` or ``architecture.tag``."""
 
     name = "timm"
     packages = ("timm",)
@@ -28,16 +28,22 @@ class Timm(pxframe.Backbone):
         """Build a model with ``timm.create_model``.
 
         Args:
-            model: timm's name for it.
-            pretrained: take weights from timm's cache or download them. The classifier's are random where
-                ``num_classes`` differs from theirs.
-            checkpoint: a local file with weights instead, under timm's names. It must hold all weights, also those of
-                the classifier: leave ``num_classes`` as in the file, since a task puts its own head in its place.
+            model: timm's name of the model.
+            pretrained: take weights from timm's cache, or download them. The classifier gets random weights if
+                ``num_classes`` differs from that of the pre-trained weights.
+            checkpoint: a local file with weights under timm's names; it takes the place of ``pretrained``. It must hold
+                all weights, also those of the classifier. So leave ``num_classes`` as in the file: a task replaces the
+                classifier by its own head anyway.
             options: further arguments of ``timm.create_model``, e.g. ``num_classes``, ``img_size``. A vision
-                transformer takes images of one size; with ``dynamic_img_size=True``, of any that its patches divide.
+                transformer takes images of one size. With ``dynamic_img_size=True`` it takes every size that is a
+                multiple of its patch size.
 
-        With random weights, timm lets the residual branches of ResNets start at zero. Here they do not, because a
-        branch whose output is zero has no saliency. ``zero_init_last=True`` restores timm's way.
+        With random weights, timm lets the residual branches of ResNets start at zero. Here they do not, because weights
+        of a branch whose output is zero have no saliency. ``zero_init_last=True`` restores timm's behaviour.
+
+        Raises:
+            PxframeError: timm has no such model or weights, both ``pretrained`` and ``checkpoint`` are given, the model
+                cannot be built, the weights cannot be downloaded, or the file does not fit.
         """
         import timm
 
@@ -58,7 +64,7 @@ class Timm(pxframe.Backbone):
             network = timm.create_model(model, pretrained=pretrained, **options)
             if not (pretrained or checkpoint) and "zero_init_last" in inspect.signature(type(network)).parameters:
                 network = timm.create_model(model, **{"zero_init_last": False, **options})
-        except Exception as error:  # the model's own code, or any layer of the download
+        except Exception as error:  # the model's own code and every step of the download may fail
             if pretrained and not isinstance(error, TypeError):
                 raise no_weights(f"{where}: no weights for {model!r}", error, **_source(model)) from error
             cause = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -88,7 +94,7 @@ class Timm(pxframe.Backbone):
         return [stage["num_chs"] for stage in model.feature_info]
 
     def dense(self, model: Any, output_stride: int | None) -> nn.Module:
-        """As :meth:`pxframe.Backbone.dense`, by timm's own ``output_stride``."""
+        """As :meth:`pxframe.Backbone.dense`, with timm's own ``output_stride``."""
         import timm
 
         self._check(model)
@@ -101,19 +107,20 @@ class Timm(pxframe.Backbone):
             learned = {name: p.requires_grad for name, p in model.named_parameters()}
             network.load_state_dict(model.state_dict(keep_vars=True), assign=True)
             for name, p in network.named_parameters():
-                p.requires_grad_(learned[name])  # which loading sets as it was in the new network
+                p.requires_grad_(learned[name])  # load_state_dict took requires_grad from the new network
             if network.feature_info[-1]["reduction"] != output_stride:
                 raise ValueError(f"it stays at {network.feature_info[-1]['reduction']}")
-        except Exception as error:  # the model's own code
+        except Exception as error:  # the model's own code may fail in any way
             cause = f"{type(error).__name__}: {error}".splitlines()[0]
             raise pxframe.PxframeError(
-                f"backbone {self.name!r}: timm cannot give {options['model_name']!r}, whose 'output_stride' is {own}, "
-                f"one of {output_stride!r} ({cause})"
+                f"backbone {self.name!r}: timm cannot change the 'output_stride' of {options['model_name']!r} "
+                f"from {own} to {output_stride!r} ({cause})"
             ) from error
         network.train(model.training)
         setattr(network, _BUILT, getattr(model, _BUILT))
-        # The contract is "in place": a task may hold this module already. timm can only build a dense form anew, of the
-        # same class, so the module takes over all attributes of the new one, which has this one's own parameters.
+        # The model must be changed in place, because a task may hold it already. timm can only build a second network
+        # for the dense form. It has the same class and shares this model's parameters, so the model takes over all of
+        # its attributes.
         vars(model).update(vars(network))
         return model
 
@@ -126,12 +133,12 @@ class Timm(pxframe.Backbone):
     def _check(self, model: Any) -> None:
         if not (hasattr(model, "forward_intermediates") and hasattr(model, "feature_info")):
             raise pxframe.PxframeError(
-                f"backbone {self.name!r}: {type(model).__name__} gives no intermediate features in this timm"
+                f"backbone {self.name!r}: {type(model).__name__} gives no intermediate features in this version of timm"
             )
 
 
 def _source(model: str) -> dict[str, str]:
-    """Where timm looks for the weights of ``model``, for the error that they are not there."""
+    """Where timm looks for the weights of ``model``: arguments of :func:`~pxframe_plugins.hub.no_weights`."""
     import timm
     from torch.hub import get_dir
 

@@ -1,4 +1,4 @@
-"""VGG-16 with batch norm for small images, as the papers on pruning at initialisation use it."""
+"""VGG-16 with batch norm for small images, as in the papers on pruning at initialisation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pxframe_plugins.cifar_resnet import kaiming_normal
 class VGG16BN(pxframe.Backbone):
     """torchvision's thirteen convolutions, global average pooling and one linear layer, for images of 16x16 or more.
 
-    Simonyan and Zisserman, arXiv 1409.1556, configuration D, its three linear layers replaced by one and the last
-    max-pooling by the average, as in the code of SynFlow (arXiv 2006.05467).
+    The network is configuration D of Simonyan and Zisserman, arXiv 1409.1556, with one linear layer in place of three
+    and average pooling in place of the last max-pooling, as in the code of SynFlow (arXiv 2006.05467).
     """
 
     name = "vgg16_bn"
@@ -26,10 +26,13 @@ class VGG16BN(pxframe.Backbone):
         """Build the network.
 
         Args:
-            num_classes: outputs of ``classifier``.
-            width: channels of the first stage; the next ones have two, four, eight and eight times as many.
-            checkpoint: file with weights for all of it. Without one they are drawn (Kaiming normal, fan in), with
-                biases of zero.
+            num_classes: number of outputs of ``classifier``.
+            width: channels of the first stage. The next four stages have two, four, eight and eight times as many.
+            checkpoint: a file with all weights. Without one, weights are drawn (Kaiming normal, fan in), and biases are
+                zero.
+
+        Raises:
+            PxframeError: the width is not a whole number above 0, or the checkpoint does not fit.
         """
         from torchvision.models.vgg import cfgs, make_layers
 
@@ -59,7 +62,10 @@ class VGG16BN(pxframe.Backbone):
         return self.channels(model)[-1]
 
     def features(self, model: Any, x: Tensor) -> list[Tensor]:
-        """The five stages' outputs, before max-pooling: at 1, 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+        """The outputs of the five stages before max-pooling, ``[N, C, H, W]``.
+
+        Their resolutions are 1, 1/2, 1/4, 1/8 and 1/16 of the image's.
+        """
         maps = []
         for layer in model.features:
             if isinstance(layer, nn.MaxPool2d):

@@ -12,8 +12,8 @@ import argparse
 import functools
 import sys
 
+from pxframe.job.claim import claimed, earlier_threads
 from pxframe.job.config import load_config
-from pxframe.job.folder import claimed, earlier_threads
 from pxframe.job.job import Job
 from pxframe.job.stages import pretrain, rehearse
 from pxframe.job.tickets import make_tickets, make_whole_tickets

@@ -18,8 +18,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from pxframe.base.errors import printable
-    from pxframe.job.tickets import describe
-    from pxframe.ticket.layers import layers
+    from pxframe.ticket.layers import describe, layers
     from pxframe.ticket.ticket import Ticket
 
     start(args)

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from pxframe.base.errors import PxframeError
+from pxframe.job.claim import claimed, earlier_threads
 from pxframe.job.config import load_config
 from pxframe.job.figure import draw
-from pxframe.job.folder import claimed, earlier_threads
 from pxframe.job.job import Job
 from pxframe.job.results import print_table, write_results
 from pxframe.job.stages import Say, finished_rows, pretrain, rehearse, transfer

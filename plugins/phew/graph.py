@@ -1,7 +1,7 @@
-"""Which channel each value of a network belongs to: from a trace to a graph of units.
+"""Reads the graph of units from a trace. A unit is a channel of a convolution or a feature of a linear layer.
 
-Every activation carries a tensor of its own shape that says to which unit each element belongs. Norms, element-wise
-operations and pooling leave it alone; what moves the values moves the labels.
+Every activation has a label tensor of its own shape, which says to which unit each element belongs. Norms, element-wise
+operations and pooling do not change the labels. An operation that moves values moves the labels in the same way.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _EMPTY = ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_
 
 
 def read_units(trace: Trace, tensors: Mapping[str, Tensor]) -> Units:
-    """The graph of units of a traced model.
+    """Read the graph of units of a traced model.
 
-    What multiplies an activation and is itself formed from the data (:mod:`pxframe.engine.factors`: squeeze-excite,
-    the weights of attention) carries no unit; what is multiplied keeps its own.
+    A factor (:mod:`pxframe.engine.factors`: a value such as squeeze-excite's or an attention weight, which is computed
+    from the data and multiplies an activation) has no units. The activation that it multiplies keeps its units.
 
     Args:
-        trace: for a single sample; its second dimension is that of the input units.
+        trace: a trace for a single sample. Each entry of the input's second dimension is one input unit.
         tensors: the model's parameters and buffers by name.
 
     Raises:
-        PxframeError: an operation that mixes units in a way not known here, or outputs without a unit.
+        PxframeError: an operation mixes units in a way that is not supported, or no output has units.
     """
     if not trace.outputs:
         raise PxframeError(
-            "every output of the model is formed by a softmax, a sigmoid or the like: no walk ends there"
+            "every output of the model comes from a softmax, a sigmoid or the like, so a walk cannot end at an output"
         )
     units, places = Units(), Places(trace, tensors)
     shape = _shape(trace.inputs)
@@ -59,7 +59,7 @@ def read_units(trace: Trace, tensors: Mapping[str, Tensor]) -> Units:
 
 
 def _read(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places: Places) -> Any:
-    """The labels of what a node gives."""
+    """The labels of a node's result."""
     name, shape = operation(node), _shape(node)
     args: Any = node.args
     sources = [n for n in node.all_input_nodes if n in labels]
@@ -86,7 +86,7 @@ def _read(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places: Pl
 
 
 def _passed(node: fx.Node, labels: Tensor, units: Units) -> Tensor:
-    """An operation on one activation: element-wise, a norm, a reduction, or pooling and interpolation."""
+    """Labels after an operation on one activation: element-wise, a norm, a reduction, pooling or interpolation."""
     shape, ndim, reduces = _shape(node), labels.ndim, operation(node) in _REDUCTIONS
     if reduces and len(shape) < ndim:
         asked: Any = node.args[1] if len(node.args) > 1 else None
@@ -102,7 +102,7 @@ def _passed(node: fx.Node, labels: Tensor, units: Units) -> Tensor:
 
 
 def _merged(labels: Tensor, dims: list[int], units: Units) -> Tensor:
-    """Everything along ``dims`` (ascending) in one unit; they stay, of size 1."""
+    """Merge all units along ``dims`` (ascending) into one unit. These dimensions stay in the result, with size 1."""
     lead = [size for d, size in enumerate(labels.shape) if d not in dims]
     rows = labels.movedim(dims, list(range(-len(dims), 0))).flatten(len(lead))
     found = units.joint(compact(rows), lead)
@@ -112,12 +112,14 @@ def _merged(labels: Tensor, dims: list[int], units: Units) -> Tensor:
 
 
 def _product(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places: Places) -> Tensor:
+    """Labels after a product of an activation and a weight: each output channel is a new unit."""
     name, shape = operation(node), _shape(node)
     args: Any = node.args
     weight, x = (args[place] for place in PRODUCTS[name])
     sources = [n for n in node.all_input_nodes if n in labels]
     if name in ("mm", "bmm", "matmul") and len(sources) == 1 and not (x in places or weight in places):
-        mixed = -1 if sources == [x] else -2  # by attention's weights: positions, in each channel
+        # The other factor holds attention weights: they mix positions and leave channels apart.
+        mixed = -1 if sources == [x] else -2
         return _merged(labels[sources[0]], [labels[sources[0]].ndim + mixed], units).expand(shape)
     if sources != [x] or weight not in places:
         raise _lost(node, "of several activations, or of one from the left")
@@ -139,7 +141,7 @@ def _product(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places:
 
 
 def _check_channels(node: fx.Node, labels: Tensor) -> None:
-    """A linear map must read channels; one that reads positions, channel by channel, gives no units of its own."""
+    """Refuse a linear map that mixes positions instead of channels, because its outputs are not new units."""
     rows, held = compact(labels).flatten(0, -2), pairs(labels)[0]
     if ((rows != rows.amax(0)) & (rows != NONE)).any() and len(held.unique()) < len(held):
         raise _lost(node, "over positions instead of channels")
@@ -152,6 +154,6 @@ def _shape(node: fx.Node) -> torch.Size:
 
 def _lost(node: fx.Node, why: str) -> PxframeError:
     return PxframeError(
-        f"channels cannot be followed through the operation {node.target} {why} (node {node.name!r}); "
+        f"phew cannot follow channels through the operation {node.target} {why} (node {node.name!r}); "
         f"use a scorer that makes no walks"
     )

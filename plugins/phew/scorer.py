@@ -1,4 +1,4 @@
-"""PHEW: keeps the weights that random walks from input to output, biased to large weights, come by."""
+"""PHEW: keeps the weights on random walks from input to output that prefer large weights."""
 
 import torch
 
@@ -7,27 +7,37 @@ from pxframe.scoring.paths import f_tensors
 from pxframe_plugins.phew.graph import read_units
 from pxframe_plugins.phew.walk import Walks
 
-#: Walks made at once, half of them in reverse.
+#: Number of walks that are made at once. Half of them go in reverse.
 BATCH = 8192
 #: Walking stops after PATIENCE batches in a row that each find fewer than one new weight per RARE walks.
 RARE, PATIENCE = 20, 4
+#: The time of a weight that no walk has passed.
 NEVER = torch.iinfo(torch.long).max
 
 
 class Phew(pxframe.Scorer):
-    """Walks until as many different weights are passed as the round is to keep; s is higher the earlier a weight was.
+    """Makes random walks until they have passed as many different weights as the round keeps.
+
+    The earlier a walk passes a weight, the higher is the weight's score.
 
     Patil, Dovrolis, "PHEW: Constructing Sparse Networks that Learn Fast and Generalize Well without Training Data",
-    ICML 2021. The first walk starts at an input unit (a channel) drawn uniformly, the second at an output unit and goes
-    in reverse, and so on in turn. From unit i a walk passes weight w_ji, or one element of kernel j, i, with
-    probability |w_ji| / sum over j of |w_ji|; in reverse with |w_ij| / sum over j of |w_ij|. Features of one channel,
-    flattened, are one unit. Pruned weights are never passed. Biases and norms play no part.
+    ICML 2021. Walks go forward and in reverse in turn: the first starts at an input unit (a channel), the second at an
+    output unit. The unit is drawn uniformly. From unit i a walk passes weight w_ji, or one element of kernel j, i, with
+    probability |w_ji| / sum over j of |w_ji|; in reverse with |w_ij| / sum over j of |w_ij|. When a channel is
+    flattened, its features stay one unit. Walks never pass pruned weights. Biases and norms have no influence.
 
-    Left open by the paper: a walk takes each way at a fork between consumers with the same probability, and in reverse
-    each summand of an addition; ways that lead nowhere are not taken; what only forms a factor from the data (squeeze-
-    excite, the queries and keys of attention) is not walked. Of the last walk, as many weights are kept as are missing.
-    Where walks hardly find new weights any more, the rest is filled with the largest |theta|, below all that were
-    passed. The count is over all layers together.
+    The paper leaves some cases open. They are settled as follows:
+
+    * Where several layers read an activation, a walk takes each of them with the same probability. In reverse, it takes
+      each summand of an addition with the same probability. It never takes a way that leads to no output (no input).
+    * A walk does not enter a part of the network that only computes a factor from the data (squeeze-excite, the queries
+      and keys of attention).
+    * If the last walk passes more new weights than are missing, the ones it passes first are kept.
+    * When walks find hardly any new weights, the weights with the largest |theta| fill the rest. Their scores are below
+      those of all weights that were passed.
+    * Weights are counted over all layers together.
+
+    Scores are float64, of each weight's shape.
     """
 
     name = "phew"
@@ -35,7 +45,7 @@ class Phew(pxframe.Scorer):
 
     def score(self, net, batches):
         if net.density is None:
-            raise pxframe.PxframeError("phew: PHEW walks until a density is reached; use pxframe.prune")
+            raise pxframe.PxframeError("phew: it walks until a density is reached; use pxframe.prune")
         inputs = next(iter(batches))[0][:1]
         weights = {name: theta.cpu() for name, theta in {**net.parameters, **net.masked()}.items()}
         for name in net.weights:
@@ -48,14 +58,19 @@ class Phew(pxframe.Scorer):
         top = max(float(weight.abs().max()) for weight in net.weights.values()) or 1.0
         scores = {}
         for name, weight in net.weights.items():
-            early = (end - firsts[name]).double()  # 1 at least, exact
+            early = (end - firsts[name]).double()  # at least 1; float64 holds it exactly
             score = torch.where(firsts[name] == NEVER, weights[name].abs().double() / (2 * top), early)
             scores[name] = score.view(weight.shape).to(weight.device)
         return scores
 
 
 def _first_passed(net, walks):
-    """When each weight was passed first, a tensor of its shape, :data:`NEVER` if it was not; and the end."""
+    """Walk, and note when each weight was passed for the first time.
+
+    Returns:
+        for each prunable weight, by name, an int64 tensor of its shape: the time of the first walk over it, or
+        :data:`NEVER`; and the time at which walking ended, above all others.
+    """
     firsts = {name: torch.full(weight.shape, NEVER) for name, weight in net.weights.items()}
     wanted = round(net.density * sum(weight.numel() for weight in net.weights.values()))
     walked = found = fruitless = 0

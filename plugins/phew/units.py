@@ -1,4 +1,4 @@
-"""A network as a graph of units: channels of convolutions and features of linear maps, and the weights between them."""
+"""A network as a graph of units (channels of convolutions, features of linear layers) and the weights between them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pxframe_plugins.phew.labels import NONE
 
 @dataclass(frozen=True)
 class Product:
-    """Weights from the units of its input channels to units of its own, one an output channel.
+    """The weights of a convolution or linear layer. They lead from the units of its input to one new unit a channel.
 
     Attributes:
-        name: the parameter, or the key in ``Units.constants`` of a kernel that is none.
-        index: int tensor ``[groups, in, out, kernel]``: the place of each weight in the flattened parameter.
-        sources: ``[2, pairs]``, pairs of a unit and an input channel (of all groups) that holds values of it.
-        first: unit of the first output channel; the others follow it.
+        name: name of the parameter; of a kernel that is not a parameter, its key in ``Units.constants``.
+        index: int32 ``[groups, in, out, kernel]``, the place of each weight in the flattened parameter.
+        sources: int64 ``[2, pairs]``. Each pair is a unit and an input channel that holds values of this unit. Input
+            channels are numbered over all groups.
+        first: the unit of the first output channel. Those of the other output channels follow in order.
     """
 
     name: str
@@ -30,14 +31,26 @@ class Product:
 
 @dataclass(frozen=True)
 class Join:
-    """Units that hold values of several others, as after a residual addition: ``[2, pairs]``, (unit, joint unit)."""
+    """Joint units: they hold values of several other units, as after a residual addition.
+
+    Attributes:
+        sources: int64 ``[2, pairs]``, pairs of a unit and a joint unit that holds values of it.
+    """
 
     sources: Tensor
 
 
 @dataclass
 class Units:
-    """A network's units, numbered from 0, and what lies between them, in order of execution."""
+    """The graph of a network's units.
+
+    Attributes:
+        count: number of units. They are numbered from 0.
+        inputs: int64, the units of the network's input.
+        outputs: int64, the units of the network's outputs.
+        operations: the products and joins between units, in the order of execution.
+        constants: kernels that are not parameters, by name.
+    """
 
     count: int = 0
     inputs: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
@@ -46,16 +59,20 @@ class Units:
     constants: dict[str, Tensor] = field(default_factory=dict)
 
     def fresh(self, number: int) -> Tensor:
+        """Add ``number`` new units, and give them; int64 ``[number]``."""
         self.count += number
         return torch.arange(self.count - number, self.count)
 
     def joint(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
-        """A unit for each distinct set of units along the last dimension of ``rows``, expanded to ``shape``."""
+        """Join the units along the last dimension of ``rows``; the result is expanded to ``shape``.
+
+        Rows with the same set of units get the same joint unit. A set of one unit stays this unit.
+        """
         found, inverse = torch.unique(rows.reshape(-1, rows.shape[-1]).sort(-1).values, dim=0, return_inverse=True)
         repeated = torch.zeros_like(found, dtype=torch.bool)
         repeated[:, 1:] = found[:, 1:] == found[:, :-1]
         members = (found != NONE) & ~repeated
-        units = found[:, -1].clone()  # the largest: the only one there is, or NONE
+        units = found[:, -1].clone()  # the largest label: it is right where a row has one unit or none
         several = members.sum(1) > 1
         if several.any():
             units[several] = self.fresh(int(several.sum()))

@@ -1,4 +1,4 @@
-"""Random walks over a network's units, many at a time: from input to output, or in reverse."""
+"""Makes many random walks over a network's units at a time, from input to output or in reverse."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from pxframe_plugins.phew.units import Join, Product, Units
 
 
 class Walks:
-    """The tables for walking a network, made once.
+    """Random walks over a network. Their tables are built once.
 
-    A walk goes from a unit to the next over a weight drawn with probability proportional to its magnitude. Where a unit
-    has several consumers (a fork before a residual branch), and in reverse where it holds several units (their sum),
-    each is as likely. What leads nowhere is no choice: weights of zero, and units from which no output (in reverse, no
-    input) is reached. So every walk is a whole path from an input unit to an output unit.
+    A walk passes from a unit to the next over a weight, which is drawn with a probability proportional to its
+    magnitude. Where several operations read a unit (as before a residual branch), each is equally likely. In reverse,
+    where a unit holds the sum of several units, each of these is equally likely. A walk never passes a weight of zero
+    and never enters a unit from which no output (in reverse, no input) can be reached. So every walk is a complete path
+    between an input unit and an output unit.
 
     Attributes:
-        length: no walk has more steps than this.
-        possible: whether there is any path to walk.
+        length: the largest number of steps that a walk can have.
+        possible: whether the network has any path from an input unit to an output unit.
     """
 
     def __init__(self, units: Units, weights: Mapping[str, Tensor]) -> None:
-        """``weights``: every parameter by name, on the CPU, pruned weights at zero."""
+        """Build the tables.
+
+        Args:
+            units: the network's graph of units.
+            weights: all parameters by name, on the CPU. Pruned weights are zero.
+        """
         operations, self.length = units.operations, len(units.operations)
         values = {**units.constants, **weights}
 
@@ -61,8 +67,9 @@ class Walks:
         """Walk ``number`` times at once, each from an input unit drawn uniformly (in reverse, from an output unit).
 
         Yields:
-            step by step, in order: the step's number; which walks take it, ``[walks]``; the units they come to; name of
-            the weight they pass, and places in it, flattened (None for both where a unit is joined by no weight).
+            one tuple a step, in order: the number of the step; the numbers of the walks that make it, int64
+            ``[walks]``; the units that they reach, ``[walks]``; the name of the weight that they pass, and its places
+            in the flattened parameter, ``[walks]``. The last two are None where the step passes no weight (a join).
         """
         starts = self._inputs if forward else self._outputs
         units = starts[torch.randint(len(starts), (number,), generator=generator)]
@@ -79,7 +86,7 @@ class Walks:
 
 
 class _Joined:
-    """To a unit that holds this one's values, or in reverse to one of those it holds."""
+    """A step to a joint unit; in reverse, from a joint unit to one of the units whose values it holds."""
 
     name = None
 
@@ -93,7 +100,7 @@ class _Joined:
 
 
 class _Forward:
-    """From a unit over any weight of any input channel that holds its values."""
+    """A step forward: from a unit over one weight of the input channels that hold its values."""
 
     def __init__(self, product: Product, values: Tensor, alive: Tensor) -> None:
         self.name, self._product = product.name, product
@@ -114,7 +121,10 @@ class _Forward:
 
 
 class _Reverse:
-    """From an output channel's unit over any of its weights, to a unit with values in that weight's input channel."""
+    """A step in reverse: from an output channel's unit over one of the channel's weights.
+
+    It ends at a unit that has values in the weight's input channel.
+    """
 
     def __init__(self, product: Product, values: Tensor, alive: Tensor) -> None:
         self.name, self._product = product.name, product
@@ -137,5 +147,5 @@ class _Reverse:
 
 
 def _magnitudes(product: Product, values: Tensor) -> Tensor:
-    """``[groups, in, out, kernel]``, float64."""
+    """The magnitudes of a product's weights, float64 ``[groups, in, out, kernel]``."""
     return values.detach().flatten()[product.index].double().abs_()

@@ -1,4 +1,4 @@
-"""A progress bar for long work: on a terminal only, on stderr."""
+"""A progress bar for long work. It is drawn on stderr, and only if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar:
-    """A bar of ``total`` steps that shows a text beside it; nothing is drawn where stderr is no terminal.
+    """A bar of ``total`` steps with a text beside it. Nothing is drawn if stderr is not a terminal.
 
-    ``with Bar(...) as bar: bar.advance("loss 0.1")``, or ``start()`` and ``stop()``.
+    Use it as ``with Bar(...) as bar: bar.advance("loss 0.1")``, or call ``start()`` and ``stop()``.
+
+    Args:
+        title: text in front of the bar.
+        total: number of steps.
+        done: number of steps that are done already.
     """
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
@@ -39,11 +44,11 @@ class Bar:
 
     @property
     def shown(self) -> bool:
-        """Whether anything is drawn; what costs time to word need not be worded otherwise."""
+        """Whether the bar is drawn. If it is not, the caller need not spend time on the text."""
         return self._progress is not None
 
     def advance(self, text: str) -> None:
-        """One step more is done."""
+        """Count one more step as done, and show ``text``."""
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], advance=1, text=text)
 

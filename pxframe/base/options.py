@@ -1,4 +1,7 @@
-"""Checks of options that come from users: names that a function takes, and numbers in their range."""
+"""Checks of options that users give: their names, and the range of numbers.
+
+``where`` is the beginning of a message: what the option belongs to, for example ``"prospr"`` or ``"backbone 'timm'"``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ from pxframe.base.errors import PxframeError, near
 
 
 def check_options(function: Any, options: Mapping[str, Any], where: str) -> None:
-    """Refuse options that ``function`` does not take, naming near matches."""
+    """Check that ``function`` takes all ``options``, and that none is missing that it needs.
+
+    Raises:
+        PxframeError: it does not take an option (the message names similar ones), or needs one that is not given.
+    """
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -24,28 +31,44 @@ def check_options(function: Any, options: Mapping[str, Any], where: str) -> None
 
 
 def whole_number(where: str, option: str, value: Any, least: int = 1) -> int:
-    """``value`` if it is a whole number of at least ``least``, else an error."""
+    """Check that ``value`` is a whole number of at least ``least``, and give it.
+
+    Raises:
+        PxframeError: it is not; bools are refused too.
+    """
     if type(value) is not int or value < least:
         raise PxframeError(f"{where}: {option!r} must be a whole number of at least {least}, got {value!r}")
     return value
 
 
 def share(where: str, option: str, value: Any) -> float:
-    """``value`` if it is a number in [0, 1), else an error."""
+    """Check that ``value`` is a number in [0, 1), and give it.
+
+    Raises:
+        PxframeError: it is not; bools are refused too.
+    """
     if not (_is_number(value) and 0 <= value < 1):
-        raise PxframeError(f"{where}: {option!r} must be in [0, 1), got {value!r}")
+        raise PxframeError(f"{where}: {option!r} must be a number in [0, 1), got {value!r}")
     return value
 
 
 def positive(where: str, option: str, value: Any) -> float:
-    """``value`` if it is a finite number above 0, else an error."""
+    """Check that ``value`` is a finite number above 0, and give it.
+
+    Raises:
+        PxframeError: it is not; bools are refused too.
+    """
     if not (_is_number(value) and 0 < value < math.inf):
-        raise PxframeError(f"{where}: {option!r} must be a number above 0, got {value!r}")
+        raise PxframeError(f"{where}: {option!r} must be a finite number above 0, got {value!r}")
     return value
 
 
 def one_of(where: str, option: str, value: Any, known: Any) -> Any:
-    """``value`` if it is among ``known``, else an error that lists them."""
+    """Check that ``value`` is among ``known``, and give it.
+
+    Raises:
+        PxframeError: it is not; the message lists what is.
+    """
     if value not in known:
         raise PxframeError(f"{where}: {option!r} must be one of {', '.join(map(repr, known))}; got {value!r}")
     return value

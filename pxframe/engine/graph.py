@@ -39,7 +39,10 @@ class Trace:
     reuse: dict[fx.Node, int]
 
     def parameter(self, node: Any) -> str | None:
-        """Name of the parameter behind a node; the parameter may have been transposed or split before use."""
+        """Name of the parameter that a node is made from, or None. It may have been transposed or split before use.
+
+        Only the first argument of each operation is followed, because that is the one that such an operation moves.
+        """
         while isinstance(node, fx.Node):
             if node in self.tensors:
                 name = self.tensors[node]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, blaming
-from pxframe.base.paths import expand_all, locate, prepare_once
+from pxframe.base.paths import expand_all, locate
+from pxframe.base.prepared import prepare_once
 from pxframe.base.undisturbed import seeded
 from pxframe.images.drawing import drawn
 from pxframe.images.settings import SPLITS, TaskSettings
@@ -97,7 +98,7 @@ class TrainedTask(TaskSettings, Task):
 
     def stack(self, items: list[Any]) -> tuple[Tensor, Any]:
         """One scoring batch of items of a data set: normalised images ``[N, 3, H, W]``, and targets ``[N, ...]``."""
-        from pxframe.training.collate import stacked
+        from pxframe.training.make import stacked
 
         batch = stacked(items)
         mean, std = (torch.tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))

@@ -190,7 +190,7 @@ def _checked(raw: Mapping[str, Any], file: Path) -> JobConfig:
         tasks=raw["tasks"],
         prune=Prune(**raw["prune"]),
         seeds=tuple(seeds),
-        work_dir=folder(raw.get("work_dir") or Path("work_dirs") / file.stem),
+        work_dir=checked_folder(raw.get("work_dir") or Path("work_dirs") / file.stem),
         pretrain=dict(pretrain) if pretrain else None,
         transfer=one_of("job", "transfer", raw.get("transfer"), TRANSFERS),
         keep_checkpoints=one_of("job", "keep_checkpoints", raw.get("keep_checkpoints", False), (True, False)),
@@ -198,7 +198,7 @@ def _checked(raw: Mapping[str, Any], file: Path) -> JobConfig:
     )
 
 
-def folder(path: Any) -> Path:
+def checked_folder(path: Any) -> Path:
     """``path`` as a folder to write into, ``~`` and ``$VARIABLE`` expanded."""
     if not isinstance(path, (str, os.PathLike)):
         raise PxframeError(f"'work_dir' must be a path, got {path!r}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pxframe.base.errors import PxframeError, near, within
 from pxframe.base.versions import checked_device, versions
-from pxframe.job.config import JobConfig, folder
+from pxframe.job.config import JobConfig, checked_folder
 from pxframe.job.prunings import Pruning, prunings
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.registry import build, packages_of
@@ -100,7 +100,7 @@ class Job:
             config=config,
             seeds=config.seeds,
             device=device,
-            root=config.work_dir if work_dir is None else folder(work_dir),
+            root=config.work_dir if work_dir is None else checked_folder(work_dir),
             resume=resume,
             provider=provider,
             pretrain=pretrain,

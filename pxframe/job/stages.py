@@ -24,7 +24,7 @@ from pxframe.job.made import canonical, digest, read_row, read_state, reuse, sav
 from pxframe.plugin.host import host
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.curves import Recorder
+from pxframe.training.reports import Recorder
 from pxframe.training.run import close, remove_checkpoints, train
 
 #: Told what happens, a line of text at a time.

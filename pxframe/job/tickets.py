@@ -1,59 +1,62 @@
-"""Making tickets: of the backbone, once, or of each task's whole model; and the weights they are transferred with."""
+"""The tickets of a job, and the weights that they are transferred with.
+
+Tickets are made of the backbone, once, or of the whole model of each task.
+"""
 
 from __future__ import annotations
 
 import copy
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from pxframe.base.errors import PxframeError, printable
+from pxframe.base.errors import PxframeError
 from pxframe.job.job import Job
-from pxframe.job.made import canonical, read_state, reuse, save_state
-from pxframe.job.prunings import Pruning, controls_of
+from pxframe.job.made import canonical, reuse
+from pxframe.job.prunings import controls_of
 from pxframe.job.stages import Say, run_task, shown
-from pxframe.plugin.task import Task
-from pxframe.pruning.loop import prune
+from pxframe.job.subject import Subject, prune_subject, read_ticket, ticket_recipe
 from pxframe.ticket.file import fingerprint
+from pxframe.ticket.layers import describe
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.hooks import initialised
-from pxframe.training.run import close, remove_checkpoints, train_between
+from pxframe.training.run import close, remove_checkpoints
+from pxframe.training.window import initialised
 
 
 def make_tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
-    """Prune the backbone once for every pruning of the job; tickets by name, the densest first.
+    """Prune the backbone once for every pruning of the job. A ticket that was given comes with its controls.
 
-    A ticket that was given comes with its controls.
+    Returns:
+        tickets by name, the densest first.
     """
     task = job.scored_on.task
-    assert task is not None  # else whole models are pruned
-    made = job.prunings
+    assert task is not None  # it is None only if whole models are pruned
+    prunings = job.prunings
     if job.given is not None:
-        made = controls_of(job.given[1], job.config.prune, (name for name, _ in model.named_parameters()))
+        prunings = controls_of(job.given[1], job.config.prune, (name for name, _ in model.named_parameters()))
     classifier = job.provider.classifier(model)
     # The classifier belongs to the source task: every new task puts its own head there, so it is left alone.
     exclude = (f"{classifier}.*",) if classifier and job.given is None else ()
-    options = {"exclude": exclude, "loss": task.loss}
-    tickets = _make(job, made, job.scored_on.config, task, model, options, job.folder / "tickets", None, say)
+    backbone = Subject(model, task, job.scored_on.config, job.folder / "tickets", arguments={"exclude": exclude})
+    tickets = prune_subject(job, backbone, prunings, say)
     if job.given is None:
         return tickets
     name, given = job.given
     if name in tickets:
-        raise PxframeError(f"the ticket's file is called like a control, {name!r}; rename the file")
+        raise PxframeError(f"the ticket's file has the name of a control, {name!r}; rename the file")
     say(f"ticket {name}: {describe(given)}{'' if same_weights(given, model) else '; made from other weights'}")
     return dict(sorted({name: given, **tickets}.items(), key=lambda item: round(item[1].sparsity, 3)))
 
 
 def finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dict[str, Ticket]:
-    """The tickets that ``task`` was transferred with, of those that need not be made for it.
+    """The tickets that ``task`` was trained with in an earlier run, as far as they are known without new work.
 
     Args:
-        tickets: of the backbone, by name; empty where each task's whole model is pruned.
+        tickets: the tickets of the backbone, by name. There are none if each task's whole model is pruned.
     """
     transfer, folder = job.config.transfer, job.folder / "tickets"
     if not job.whole and transfer != "mask+weights":
@@ -66,46 +69,52 @@ def finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dict
             found[name] = own
         elif file.exists():
             with suppress(PxframeError):
-                made, recipe = _read(file)
+                made, recipe = read_ticket(file)
                 if _present(job, name, task, recipe, own):
                     found[name] = made
     return found
 
 
 def _present(job: Job, name: str, task: str, recipe: Any, own: Ticket | None) -> bool:
-    """Whether a ticket's recipe is of the present settings, as far as they are known without its model."""
+    """Whether the present settings would make the same ticket, as far as this is known without its model."""
     if not isinstance(recipe, dict):
         return False
     if own is not None:
         return recipe.get("ticket") == fingerprint(own.masks) and recipe.get("task") == canonical(job.config.pretrain)
-    wanted = _recipe(job, job.prunings[name], job.config.tasks[task], job.prunings[name].settings, "")
+    wanted = ticket_recipe(job, job.prunings[name], job.config.tasks[task], job.prunings[name].settings, "")
     return {**recipe, "weights": ""} == canonical(wanted)
 
 
 def _with_start(ticket: Ticket, transfer: str | None) -> Ticket:
-    """With ``transfer="mask"``, the ticket without values of its own."""
+    """The ticket; with ``transfer="mask"``, without its starting values."""
     return Ticket(ticket.masks, ticket.meta) if transfer == "mask" and ticket.start else ticket
 
 
 def make_whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[str, Ticket]:
-    """Prune the whole model of task ``name``, head included, once for every pruning of the job; tickets by name."""
+    """Prune the whole model of task ``name``, head included, once for every pruning of the job.
+
+    Returns:
+        tickets by name, the densest first.
+    """
     task = job.tasks[name]
     with tempfile.TemporaryDirectory() as scratch:
         runner = job.setting().runner(task, copy.deepcopy(model), Path(scratch))
         start = initialised(runner)
         close(runner)
-    options = {"loss": task.loss}
-    return _make(
-        job, job.prunings, job.config.tasks[name], task, start, options, job.folder / "tickets" / name, model, say
-    )
+    whole = Subject(start, task, job.config.tasks[name], job.folder / "tickets" / name, backbone=model)
+    return prune_subject(job, whole, job.prunings, say)
 
 
 def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say) -> Ticket:
-    """The ticket with the weights to transfer it with in its ``start``, as the job's ``transfer`` asks for."""
+    """The ticket with the weights that it is transferred with in its ``start``, as the job's ``transfer`` says.
+
+    With ``transfer="mask+weights"`` the sparse network is trained on the ``pretrain`` task, unless an earlier run did.
+    """
     transfer = job.config.transfer
     if transfer != "mask+weights":
         return _with_start(ticket, transfer)
-    # Of all weights, pre-training gave just those of the backbone; a collapsed network is not trained.
+    # A ticket that keeps all weights needs no training: pre-training gave the weights of the dense backbone already. A
+    # collapsed network is not trained.
     if ticket.start or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
         return ticket
     if job.pretrain is None or job.config.pretrain is None:
@@ -119,7 +128,7 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         weights=fingerprint(model.state_dict()),
         ticket=fingerprint(ticket.masks),
     )
-    found = reuse(file, recipe, _read, job.root, say)
+    found = reuse(file, recipe, read_ticket, job.root, say)
     if found is not None:
         return found
     sparse = copy.deepcopy(model)
@@ -135,123 +144,3 @@ def same_weights(ticket: Ticket, model: nn.Module) -> bool:
     """Whether the ticket was made from the weights that ``model`` has now."""
     parameters = dict(model.named_parameters())
     return ticket.meta.get("fingerprint") == fingerprint({n: parameters[n] for n in ticket.masks if n in parameters})
-
-
-def describe(ticket: Ticket) -> str:
-    """One line: scorer, sparsity, weights left, emptied layers, and weights that no method could prune."""
-    scorer = ticket.meta.get("scorer", "a ticket")
-    rest = f"; nothing left of {', '.join(ticket.emptied)}" if ticket.emptied else ""
-    dense = ticket.meta.get("left_dense") or []
-    rest += f"; not prunable, left dense: {', '.join(dense)}" if dense else ""
-    rest += f"; collapsed: {ticket.meta['collapsed']}" if ticket.meta.get("collapsed") else ""
-    return printable(f"{scorer} kept {ticket.kept:,} of {ticket.total:,} weights ({ticket.sparsity:.2%} sparse){rest}")
-
-
-def _make(
-    job: Job,
-    made: Mapping[str, Pruning],
-    config: Mapping[str, Any] | None,
-    task: Task,
-    model: nn.Module,
-    options: Mapping[str, Any],
-    folder: Path,
-    backbone: nn.Module | None,
-    say: Say,
-) -> dict[str, Ticket]:
-    """Tickets of ``model``, scored on the images of ``task``; ``backbone``: what a whole model was made of."""
-    _set_mode(model, job.scored_on.mode)
-    data = _Once(task, job)
-    weights = fingerprint(model.state_dict())
-    tickets = {}
-    for name, pruning in made.items():
-        file = folder / f"{name}.safetensors"
-        arguments = {**options, **pruning.settings}
-        recipe = _recipe(job, pruning, config, arguments, weights)
-        ticket = reuse(file, recipe, _read, job.root, say)
-        if ticket is None:
-            rounds = folder / f"{name}.rounds"
-            train = _Trainer(job, task, backbone, rounds, recipe, say)
-            ticket = prune(
-                model.to(job.device),
-                data,
-                pruning.scorer,
-                **arguments,
-                train=train,
-                seed=job.seed,
-                allow_collapse=True,
-            )
-            ticket = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, ticket.start)
-            ticket.save(file)
-            shutil.rmtree(rounds, ignore_errors=True)
-            say(f"prune: {describe(ticket)} -> {file}")
-        tickets[name] = ticket
-    return tickets
-
-
-def _recipe(
-    job: Job, pruning: Pruning, config: Mapping[str, Any] | None, arguments: Mapping[str, Any], weights: str
-) -> dict[str, Any]:
-    depends: dict[str, Any] = {
-        "scorer": pruning.scorer,
-        "settings": {key: value for key, value in arguments.items() if key != "loss"},
-        "weights": weights,
-        "whole": job.whole,
-    }
-    uses = {"scorer": pruning.scorer["type"]}
-    # Tickets of single weights do not depend on images that no score reads; the costs of channels depend on their size.
-    if pruning.needs != "nothing" or pruning.settings["granularity"] != "weight":
-        assert config is not None
-        uses["task"] = config["type"]
-        on = job.scored_on
-        depends |= {"task": config, "samples": on.samples, "batch_size": on.batch_size, "mode": on.mode}
-    return job.recipe("prune", uses, **depends)
-
-
-def _read(file: Path) -> tuple[Ticket, Any]:
-    ticket = Ticket.load(file)
-    return ticket, ticket.meta.get("made_by")
-
-
-def _set_mode(model: nn.Module, mode: str) -> None:
-    """Batch norms in ``mode``, everything else (dropout, stochastic depth) in evaluation mode."""
-    for module in model.modules():
-        module.training = mode == "train" and isinstance(module, nn.modules.batchnorm._BatchNorm)
-
-
-class _Once:
-    """The scoring images of a repetition, read from the files when first asked for and kept for every pruning."""
-
-    def __init__(self, task: Task, job: Job) -> None:
-        self._task, self._job = task, job
-        self._batches: list[Any] | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._batches is None:
-            on = self._job.scored_on
-            self._batches = list(self._task.batches(on.samples, on.batch_size, seed=self._job.seed))
-        return iter(self._batches)
-
-
-class _Trainer:
-    """What scorers that need training train with (:data:`pxframe.scoring.net.Train`): the task's own runner.
-
-    Each training leaves its outcome in ``folder``, so that a job that was stopped repeats none of them.
-    """
-
-    def __init__(
-        self, job: Job, task: Task, backbone: nn.Module | None, folder: Path, recipe: dict[str, Any], say: Say
-    ) -> None:
-        self._job, self._task, self._backbone = job, task, backbone
-        self._folder, self._recipe, self._say = folder, recipe, say
-
-    def __call__(self, model: nn.Module, ticket: Ticket, start: int = 0, stop: int | None = None) -> None:
-        begin = fingerprint({**model.state_dict(), **{f"mask of {n}": m for n, m in ticket.masks.items()}})
-        recipe = {**self._recipe, "start": start, "stop": stop, "from": begin}
-        file = self._folder / f"{begin[:16]}-{start}-{stop}.safetensors"
-        state = reuse(file, recipe, read_state, self._job.root, self._say)
-        if state is not None:
-            model.load_state_dict(state)
-            return
-        with tempfile.TemporaryDirectory() as scratch:
-            train_between(self._job.setting(), self._task, model, ticket, Path(scratch), start, stop, self._backbone)
-        save_state(file, model.state_dict(), recipe)

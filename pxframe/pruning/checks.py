@@ -82,12 +82,12 @@ def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor],
     )
 
 
-def check_outputs_first(unit: Granularity, model: nn.Module, net: Net, inputs: Tensor | None) -> None:
-    """Refuse layers whose weights have their inputs in the first dimension, if ``unit`` takes it for the outputs.
+def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, inputs: Tensor | None) -> None:
+    """Refuse layers with inputs in the first dimension of their weight, if ``granularity`` expects outputs there.
 
-    Transposed convolutions are known by their class; ``x @ weight`` is seen only where there are ``inputs``.
+    Transposed convolutions are known by their class. ``x @ weight`` is found only if there are ``inputs``.
     """
-    if not unit.outputs_first:
+    if not granularity.outputs_first:
         return
     paths = [p for p, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvTransposeNd)]
     turned = [name for name in net.masks if any(name.startswith(f"{p}." if p else "") for p in paths)]
@@ -95,7 +95,7 @@ def check_outputs_first(unit: Granularity, model: nn.Module, net: Net, inputs: T
         turned = [name for name in inputs_first(net.trace(inputs[:1])) if name in net.masks]
     if turned:
         raise PxframeError(
-            f"granularity {unit.name!r}: {some(turned)} has its inputs, not its outputs, in the first dimension "
+            f"granularity {granularity.name!r}: {some(turned)} has its inputs, not its outputs, in the first dimension "
             f"(a transposed convolution, or x @ weight); exclude it"
         )
 

@@ -25,13 +25,13 @@ class Granularity:
 
     Class attributes say what the loop must do for it:
 
-    * ``whole_channels``: entries are output channels, scored by ``Scorer.score_channels``;
+    * ``scores_channels``: entries are output channels, scored by ``Scorer.score_channels``;
     * ``outputs_first``: layers must have their outputs in the first dimension of their weights;
     * ``compute_aware``: scores are divided by what an entry costs;
     * ``refit``: the name in :data:`pxframe.pruning.refit.REFITS` of what becomes of the weights that are kept.
     """
 
-    whole_channels = False
+    scores_channels = False
     outputs_first = False
     compute_aware = False
     refit = "keep"
@@ -84,7 +84,7 @@ class Channel(Granularity):
     """Every output channel is an entry; the channels of all layers compete with each other (3SP).
 
     van Amersfoort et al., "Single Shot Structured Pruning Before Training", 2020; Alizadeh et al., "Prospect Pruning",
-    ICLR 2022, section 4.3. Sparsity is the share of channels. The masks cover whole channels of weights; removing
+    ICLR 2022, section 4.3. Sparsity is the share of channels. The masks cover all weights of a channel; removing
     the channels from the network is another step. The channels of the last layer are the network's outputs: exclude it.
 
     Args:
@@ -97,7 +97,7 @@ class Channel(Granularity):
     compute_aware: bool = False
     refit: str = "keep"
 
-    whole_channels = True
+    scores_channels = True
     outputs_first = True
 
     def __post_init__(self) -> None:

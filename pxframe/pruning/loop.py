@@ -145,26 +145,26 @@ def _pruned(
     seed: int,
     allow_collapse: bool,
 ) -> Ticket:
-    device, unit, warned, collapsed = device_of(model), plan.unit, False, ""
+    device, granularity, warned, collapsed = device_of(model), plan.granularity, False, ""
     data = Batches(batches, device)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data)
         masks = full_masks(model, _prunable(model, example, plan.exclude))
-        fitting = unit.fitting(masks)
+        fitting = granularity.fitting(masks)
         net = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
-        check_outputs_first(unit, model, net, example)
-        costs = costs_of(net, example, required=unit.compute_aware)
+        check_outputs_first(granularity, model, net, example)
+        costs = costs_of(net, example, required=granularity.compute_aware)
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
             for number in range(1, plan.rounds + 1):
                 where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
                 net.density = plan.density(number)
                 with blaming(where):
-                    found = (method.score_channels if unit.whole_channels else method.score)(net, data)
+                    found = (method.score_channels if granularity.scores_channels else method.score)(net, data)
                 net.check_untouched(where, exact=number == plan.rounds)
                 with blaming(where):
                     net.settle()
                 scores = check_scores(found, plan.entries(net.masks), where)
-                if unit.compute_aware:
+                if granularity.compute_aware:
                     scores = {n: s * len(s) / max((costs or {}).get(n, 1), 1) for n, s in scores.items()}
                 candidates = plan.candidates(net.masks, method.revives)
                 if not warned and (ties := tied_at_zero(scores, candidates, plan.kept(candidates, plan.rounds))):
@@ -191,7 +191,7 @@ def _pruned(
         with blaming(f"scorer {method.name!r}, after the last round"):
             start = dict(method.restart(net) or {})
         weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
-        start |= REFITS[unit.refit](net, example, weights)
+        start |= REFITS[granularity.refit](net, example, weights)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
         **provenance(method, plan, net, example),

@@ -54,7 +54,7 @@ class Plan:
     schedule: str
     scope: str
     distribution: str
-    unit: Granularity
+    granularity: Granularity
     exclude: tuple[str, ...] = ()
 
     @classmethod
@@ -70,14 +70,14 @@ class Plan:
                 if key not in PLAN_KEYS:
                     raise PxframeError(f"scorer {method.name!r}: there is no setting {key!r}{near(key, PLAN_KEYS)}")
             found |= {key: value for key, value in source.items() if value is not None}
-        unit = build_granularity(found["granularity"])
+        granularity = build_granularity(found["granularity"])
         return cls(
-            sparsity=found.get("sparsity", unit.default_sparsity),
+            sparsity=found.get("sparsity", granularity.default_sparsity),
             rounds=found.get("rounds", method.rounds),
             schedule=found["schedule"],
             scope=found["scope"],
             distribution=found["distribution"],
-            unit=unit,
+            granularity=granularity,
             exclude=_patterns(found["exclude"]),
         )
 
@@ -92,7 +92,7 @@ class Plan:
             raise PxframeError(
                 f"distribution {self.distribution!r} says how much each layer keeps; it needs scope='layer'"
             )
-        self.unit.check(self.sparsity, self.distribution)
+        self.granularity.check(self.sparsity, self.distribution)
 
     def density(self, number: int) -> float:
         """The share of entries kept after round ``number`` (from 1)."""
@@ -100,7 +100,7 @@ class Plan:
 
     def entries(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The entries of every layer as bool tensors: true where anything of an entry is left."""
-        return {name: self.unit.entries(mask) for name, mask in masks.items()}
+        return {name: self.granularity.entries(mask) for name, mask in masks.items()}
 
     def candidates(self, masks: Mapping[str, Tensor], revives: bool) -> dict[str, Tensor]:
         """The entries that may be kept in the next round; with ``revives`` all of them."""
@@ -123,14 +123,14 @@ class Plan:
         """
         candidates = self.candidates(masks, revives)
         keep = self.kept(candidates, number)
-        ranked = self.unit.protect(scores, candidates)
+        ranked = self.granularity.protect(scores, candidates)
         if self.scope == "global":
             chosen = global_masks(ranked, candidates, keep)
         else:
             available = {name: (c.numel(), int(c.count_nonzero())) for name, c in candidates.items()}
             shapes = {name: mask.shape for name, mask in masks.items()}
             chosen = layer_masks(ranked, candidates, layer_counts(self.distribution, shapes, available, keep))
-        return {name: self.unit.expand(chosen[name], mask) for name, mask in masks.items()}
+        return {name: self.granularity.expand(chosen[name], mask) for name, mask in masks.items()}
 
     def describe(self) -> dict[str, Any]:
         """For the ticket's provenance."""
@@ -140,7 +140,7 @@ class Plan:
             "schedule": self.schedule,
             "scope": self.scope,
             "distribution": self.distribution,
-            "granularity": self.unit.describe(),
+            "granularity": self.granularity.describe(),
             "exclude": list(self.exclude),
         }
 

@@ -20,7 +20,7 @@ from pxframe.scoring.model import explaining_forward
 _RECURRENT = frozenset(("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn", "_lstm_mps"))
 #: Other names under which products reach a dispatch mode.
 _PRODUCTS = frozenset((*PRODUCTS, "_convolution", *_RECURRENT))
-#: Operations that leave each parameter whole in their result.
+#: Operations whose result still holds every number of each parameter.
 _MOVES = MOVES | SAME | {"cat", "stack"}
 #: Enough samples that nothing is squeezed away; few enough to keep all activations.
 _SAMPLES = 2
@@ -53,7 +53,7 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self.found: set[str] = set()
         self._parameters = parameters
-        self._whole = {_place(p): name for name, p in parameters.items()}
+        self._intact = {_place(p): name for name, p in parameters.items()}
         self._sizes: dict[int, Sizes] = {}
         self._from_data = {inputs.untyped_storage()._cdata}
         self._alive: list[Tensor] = [inputs]  # so that no id or storage is used again during the pass
@@ -88,7 +88,7 @@ class _Watch(TorchDispatchMode):
             return {}
         if id(tensor) in self._sizes:
             return self._sizes[id(tensor)]
-        name = self._whole.get(_place(tensor))
+        name = self._intact.get(_place(tensor))
         return {} if name is None else {name: tensor.numel()}
 
 

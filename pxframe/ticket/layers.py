@@ -1,9 +1,10 @@
-"""The layers of a ticket: how much of each is kept, and what it costs."""
+"""What a ticket keeps: in one line, and of each layer with what it costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pxframe.base.errors import printable
 from pxframe.ticket.ticket import Ticket
 
 
@@ -47,3 +48,13 @@ def layers(ticket: Ticket) -> list[Layer]:
         units = int(mask.flatten(1).any(1).count_nonzero()) if mask.ndim > 1 else kept
         found.append(Layer(name, tuple(mask.shape), kept, total, units, macs))
     return found
+
+
+def describe(ticket: Ticket) -> str:
+    """One line: scorer, sparsity, weights left, emptied layers, and weights that no method could prune."""
+    scorer = ticket.meta.get("scorer", "a ticket")
+    rest = f"; nothing left of {', '.join(ticket.emptied)}" if ticket.emptied else ""
+    dense = ticket.meta.get("left_dense") or []
+    rest += f"; not prunable, left dense: {', '.join(dense)}" if dense else ""
+    rest += f"; collapsed: {ticket.meta['collapsed']}" if ticket.meta.get("collapsed") else ""
+    return printable(f"{scorer} kept {ticket.kept:,} of {ticket.total:,} weights ({ticket.sparsity:.2%} sparse){rest}")

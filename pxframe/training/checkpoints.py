@@ -1,4 +1,4 @@
-"""What is in the checkpoints of a run: tensors and plain values, and a digest of all of them."""
+"""Signs the checkpoints of a run with a digest of their content, and checks it when it reads them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _COVERED = ("state_dict", "optimizer", "param_schedulers", "message_hub")
 
 
 def sign(checkpoint: dict[str, Any], made_by: str) -> None:
-    """Write into ``checkpoint["meta"]`` the run that it belongs to, and a digest of its content."""
+    """Write into ``checkpoint["meta"]`` a digest of its content, and ``made_by``, the digest of the run's recipe."""
     checkpoint["meta"]["made_by"] = made_by
     checkpoint["meta"]["sha256"] = _digest(checkpoint)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint that was signed, read without running code.
+def read_signed(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that :func:`sign` signed. Code in the file is not run.
 
     Raises:
         PxframeError: the file is damaged, or was written by another program.
@@ -32,7 +32,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         signed = checkpoint["meta"]["sha256"]
-    except Exception as error:  # damage shows as whatever the bytes lead the reader to
+    except Exception as error:  # a damaged file can make torch.load raise any exception
         raise PxframeError(f"it is damaged, or no checkpoint of such a run ({type(error).__name__})") from error
     if _digest(checkpoint) != signed:
         raise PxframeError("it is damaged: its content does not match its digest")

@@ -10,13 +10,29 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from pxframe.base.errors import PxframeError, blaming, some
-from pxframe.training.collate import stacked
-from pxframe.training.hooks import EpochLog, Repeatable, seed_worker
+from pxframe.training.repeatable import Repeatable, seed_worker
+from pxframe.training.reports import EpochLog
 from pxframe.training.runner import CHECKPOINT, Bfloat16, TaskRunner
 from pxframe.training.settings import Training
+
+
+def stacked(items: Sequence[Mapping[str, Any]]) -> Any:
+    """Make one batch of items like those of :class:`pxframe.Images`: all of their entries are stacked.
+
+    Raises:
+        PxframeError: the images differ in size.
+    """
+    sizes = {tuple(item["inputs"].shape): None for item in items}  # in order, each once
+    if len(sizes) > 1:
+        one, other = ("x".join(map(str, size[1:])) for size in list(sizes)[:2])
+        raise PxframeError(
+            f"images of one batch differ in size ({one} and {other}, height x width); add Resize or a crop to the "
+            f"'transform' of both data sets"
+        )
+    return default_collate(list(items))
 
 
 def make_runner(

@@ -1,4 +1,4 @@
-"""One run: a task trained from a backbone and a ticket, tested, and saved for use without this library."""
+"""One run: trains a task from a backbone and a ticket, tests it, and saves the model for use without this library."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from pxframe.base.files import replacing
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.task import Task
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.curves import Recorder
-from pxframe.training.hooks import Divergence, EpochBar, StateHook, TicketHook, Window
+from pxframe.training.hooks import StateHook, TicketHook
+from pxframe.training.reports import Divergence, EpochBar, Recorder
+from pxframe.training.window import Window
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Setting:
     """What the runs of one repetition of a job have in common.
 
     Attributes:
-        provider: what built the backbones.
+        provider: the provider that built the backbones.
         device: ``"cpu"`` or ``"cuda"``.
-        seed: of initialisation, shuffling and augmentation.
-        vis_backends: configs for :class:`pxframe.training.curves.Recorder`.
+        seed: seed of initialisation, shuffling and augmentation.
+        vis_backends: configs for :class:`pxframe.training.reports.Recorder`.
     """
 
     provider: Backbone
@@ -42,20 +43,20 @@ class Setting:
     vis_backends: Sequence[Mapping[str, Any]] = ()
 
     def runner(self, task: Task, backbone: nn.Module, work_dir: Path, resume: bool = False) -> Any:
-        """The task's runner, for a ``backbone`` of its own."""
+        """Build the task's runner. The task changes ``backbone`` in place, so pass a copy if it is needed later."""
         return task.runner(
             backbone, self.provider, work_dir=work_dir, device=self.device, seed=self.seed, resume=resume
         )
 
 
 def close(runner: Any) -> None:
-    """Free what a runner holds: its log's file, mmengine's record of it, and the memory of its model."""
+    """Close the log of a runner, and free its entries in mmengine's tables and the memory of its model."""
     for handler in runner.logger.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.close()
     for cls in (MMLogger, MessageHub, Visualizer, DefaultScope):
         cls._instance_dict.pop(runner.experiment_name, None)
-    gc.collect()  # hooks, loops and runner refer to each other in circles
+    gc.collect()  # hooks, loops and runner refer to each other, so only the garbage collector frees them
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
@@ -79,19 +80,19 @@ def train(
     resume: bool = False,
     made_by: str = "",
 ) -> dict[str, Any]:
-    """Train ``backbone`` in place on ``task``, evaluate it, and write what was trained to ``model.pth``.
+    """Train ``backbone`` in place on ``task``, test it, and write the trained model to ``model.pth``.
 
     Args:
-        title: of the progress bar and the recorded curves.
-        ticket: its pruned weights are kept at zero; None trains all weights.
+        title: title of the progress bar and the recorded curves.
+        ticket: its pruned weights are kept at zero. None trains all weights.
         work_dir: folder of this run alone.
         resume: go on from the newest checkpoint in ``work_dir``, if there is one.
-        made_by: digest of what makes this run; a checkpoint of another is not resumed from.
+        made_by: digest of the run's recipe. The run does not resume from a checkpoint with another digest.
 
     Returns:
-        ``metric``, ``value``, ``metrics``, ``seconds`` (since the run was begun, or gone on with), ``epochs``, and
-        ``diverged``: the first epoch whose loss was
-        not finite, or None.
+        ``metric`` (name of the task's main metric), ``value`` (its value), ``metrics`` (all values by name),
+        ``seconds`` (since the run was started or resumed), ``epochs``, and ``diverged`` (the first epoch whose loss was
+        not finite, or None).
     """
     begun = time.perf_counter()
     provider = setting.provider
@@ -101,7 +102,7 @@ def train(
     if ticket is not None:
         runner.register_hook(TicketHook(ticket, classifier))
     runner.register_hook(EpochBar(title))
-    # before the hook that writes checkpoints, so that the note on an epoch is in its checkpoint
+    # It runs before the hook that writes checkpoints, so that the note on an epoch is in the checkpoint of this epoch.
     runner.register_hook(Divergence(), priority="VERY_HIGH")
     if setting.vis_backends:
         runner.register_hook(Recorder(setting.vis_backends, f"{title} seed {setting.seed}", work_dir))
@@ -133,8 +134,12 @@ def train_between(
     """Train ``model`` in place from optimizer step ``start`` up to ``stop`` of the task's schedule.
 
     Args:
-        stop: None trains to the end.
-        backbone: None where ``model`` is a backbone; else what the whole model ``model`` was made of.
+        ticket: its pruned weights are kept at zero.
+        work_dir: folder of this run alone.
+        start: number of the first step, counted from 0.
+        stop: number of the step to stop before; None trains to the end.
+        backbone: if ``model`` is the whole model of a task, the backbone that it was built from. None if ``model`` is
+            a backbone itself.
     """
     classifier = setting.provider.classifier(model if backbone is None else backbone)
     runner = setting.runner(task, model if backbone is None else copy.deepcopy(backbone), work_dir)

@@ -1,4 +1,4 @@
-"""The mmengine Runner that tasks train with: one device, quiet, safe to kill, and repeatable to the bit on the CPU."""
+"""The mmengine Runner that tasks train with. It is quiet, can be killed at any time, and repeats runs exactly."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from pxframe.base.errors import PxframeError
 from pxframe.base.files import replacing
 from pxframe.base.undisturbed import seeded
 from pxframe.base.versions import checked_device
-from pxframe.training.checkpoints import read_checkpoint
+from pxframe.training.checkpoints import read_signed
 
 CHECKPOINT = "epoch_{}.pth"
 _serial = count()
 
 
 class Bfloat16(OptimWrapper):
-    """Mixed precision on any device. mmengine's own wants a GPU, and scales losses, which bfloat16 does not need."""
+    """Mixed precision on any device. mmengine's wrapper needs a GPU and scales losses, which bfloat16 does not need."""
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -41,27 +41,28 @@ class Bfloat16(OptimWrapper):
 class TaskRunner(Runner):
     """A :class:`mmengine.runner.Runner` for epochs on one device.
 
-    What it does otherwise than mmengine's:
+    It differs from mmengine's runner as follows:
 
-    - It runs where ``device`` says. Batches follow, through the model's data preprocessor.
-    - A checkpoint an epoch is written whole or not at all; the last two are kept. They hold tensors and plain values
-      only, and are read with ``weights_only=True``.
-    - With ``resume`` it goes on from the newest checkpoint that can be read; without, it starts over, and ``train()``
-      first removes what an earlier run left in ``work_dir``.
-    - Every epoch draws its random numbers from (seed, epoch), so a run that was killed and resumed ends on the
-      weights of one that was not; to the bit on the CPU.
-    - ``train()`` and ``test()`` leave the process's random state, and mmengine's default scope, as they were.
-    - It prints warnings only; the log is ``train.log`` in ``work_dir``.
+    - It runs on ``device``. The model's data preprocessor moves batches there.
+    - It writes a checkpoint after every epoch and keeps the last two. A checkpoint is written completely or not at all.
+      It holds tensors and plain values only, and is read with ``weights_only=True``.
+    - With ``resume`` it goes on from the newest checkpoint that can be read. Without, it starts anew, and ``train()``
+      first removes the checkpoints that an earlier run left in ``work_dir``.
+    - The random numbers of an epoch depend on the seed and the number of the epoch only. So a run that was killed and
+      resumed ends with the same weights as a run that was not, on a CPU bit for bit.
+    - ``train()`` and ``test()`` do not change the random state of the process or mmengine's default scope.
+    - It prints warnings only. The log is ``train.log`` in ``work_dir``.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
+        seed: seed of initialisation, shuffling and augmentation.
         scope: mmengine scope in which types are looked up, e.g. ``"mmseg"``.
-        log_level: of what is printed.
-        options: of :class:`mmengine.runner.Runner`.
+        log_level: least level of the messages that are printed.
+        options: further arguments of :class:`mmengine.runner.Runner`.
     """
 
     _has_loaded: bool
-    #: Digest of what makes this run, kept in its checkpoints; one with another is not resumed from.
+    #: Digest of the run's recipe. Checkpoints hold it, and the run does not resume from one with another digest.
     made_by: str = ""
 
     def __init__(
@@ -72,7 +73,8 @@ class TaskRunner(Runner):
         with self._own_state(seed):
             super().__init__(
                 **options,
-                # mmengine keeps loggers and message hubs by this name, which by itself has only seconds in it
+                # mmengine keeps loggers and message hubs by this name. Its default name is a time in seconds, so two
+                # runs that start in the same second would share them.
                 experiment_name=f"pxframe-{next(_serial)}",
                 default_scope=None,
                 log_level=log_level,
@@ -80,7 +82,7 @@ class TaskRunner(Runner):
             )
 
     def train(self) -> nn.Module:
-        """Train to the last epoch, or from the newest checkpoint on, and give the model."""
+        """Train up to the last epoch, from the newest checkpoint if the run is resumed, and give the model."""
         with self._own_state(self.seed):
             if not self._resume:
                 for path in self._checkpoints():
@@ -88,12 +90,12 @@ class TaskRunner(Runner):
             return super().train()
 
     def test(self) -> dict:
-        """The metrics of the model, as it is, on the test set."""
+        """The metrics of the model on the test set, by name."""
         with self._own_state(self.seed):
             return super().test()
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        # channels_last: a quarter faster on a CPU, more on a GPU's matrix units
+        # channels_last is a quarter faster on a CPU, and even faster on the tensor cores of a GPU
         return revert_sync_batchnorm(model.to(self.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     @master_only
@@ -102,28 +104,32 @@ class TaskRunner(Runner):
             super().save_checkpoint(out_dir, scratch.name, *args, **kwargs)
 
     def load_checkpoint(self, filename: str, *_: Any, **__: Any) -> dict:
-        """Load one of this class's checkpoints, strictly."""
-        checkpoint = read_checkpoint(filename)
+        """Load a checkpoint of this class. Its names and shapes must be those of the model.
+
+        Raises:
+            PxframeError: the file is damaged, or of another model.
+        """
+        checkpoint = read_signed(filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
             self.model.load_state_dict(checkpoint["state_dict"])
         except RuntimeError as error:
             detail = " ".join(str(error).split())[:300]
             raise PxframeError(f"{filename} is of another model; remove it or use another folder: {detail}") from error
-        # not stored, as it may hold anything; mmengine warns where it differs
+        # It is not stored, because it may hold any objects. Without it, mmengine would warn that it differs.
         checkpoint["meta"]["dataset_meta"] = getattr(self.train_dataloader.dataset, "metainfo", None)
         return checkpoint
 
     def load_or_resume(self) -> None:
-        """Resume from the newest checkpoint that can be read, if asked to and there is one."""
+        """Resume from the newest checkpoint that can be read, if ``resume`` was set and there is one."""
         if self._has_loaded:
             return
         self._has_loaded = True
-        for scratch in Path(self.work_dir).glob(".epoch_*.part"):  # a run killed while it wrote
+        for scratch in Path(self.work_dir).glob(".epoch_*.part"):  # a run was killed while it wrote one
             scratch.unlink()
         for path in self._checkpoints() if self._resume else ():
             try:
-                made_by = read_checkpoint(path)["meta"]["made_by"]
+                made_by = read_signed(path)["meta"]["made_by"]
                 if made_by != self.made_by:
                     raise PxframeError("it is of another run")
             except PxframeError as error:
@@ -134,7 +140,7 @@ class TaskRunner(Runner):
 
     def setup_env(self, env_cfg: dict) -> None:
         super().setup_env(env_cfg)
-        self._timestamp = ""  # else every start leaves a folder of this name in work_dir
+        self._timestamp = ""  # otherwise every start would leave a folder of this name in work_dir
 
     def build_logger(self, log_level: int | str = "WARNING", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         log_file = log_file or str(Path(self.work_dir) / "train.log")
@@ -145,16 +151,16 @@ class TaskRunner(Runner):
         return logger
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
-        return super().build_visualizer(visualizer or {"type": "Visualizer"})  # without a back end: writes nothing
+        return super().build_visualizer(visualizer or {"type": "Visualizer"})  # no back end: it writes nothing
 
     def dump_config(self) -> None:
-        """Write nothing: who starts the run knows its config."""
+        """Write nothing. The caller of the runner knows its config."""
 
     def _log_env(self, env_cfg: dict) -> None:
-        """Leave out mmengine's report on the machine, which starts two compilers."""
+        """Skip mmengine's report on the machine, which would start two compilers."""
 
     def _checkpoints(self) -> list[Path]:
-        """Newest first."""
+        """The checkpoints in ``work_dir``, the newest first."""
         found = Path(self.work_dir).glob(CHECKPOINT.format("*"))
         return sorted((p for p in found if p.stem[6:].isdigit()), key=lambda p: int(p.stem[6:]), reverse=True)
 
@@ -165,5 +171,5 @@ class TaskRunner(Runner):
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not mmengine's warning that it uses what it has deprecated itself."""
+    """Hide mmengine's warnings about deprecated functions, because mmengine itself calls them."""
     return "will be deprecated in future" not in record.getMessage()

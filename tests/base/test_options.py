@@ -16,11 +16,11 @@ from pxframe.pruning.plan import Plan, check_sparsity
     [
         (whole_number, 0, "here: 'n' must be a whole number of at least 1, got 0"),
         (whole_number, 1.0, "here: 'n' must be a whole number of at least 1, got 1.0"),
-        (positive, 0, "here: 'n' must be a number above 0, got 0"),
-        (positive, math.inf, "here: 'n' must be a number above 0, got inf"),
-        (positive, math.nan, "here: 'n' must be a number above 0, got nan"),
-        (share, 1, "here: 'n' must be in [0, 1), got 1"),
-        (share, "half", "here: 'n' must be in [0, 1), got 'half'"),
+        (positive, 0, "here: 'n' must be a finite number above 0, got 0"),
+        (positive, math.inf, "here: 'n' must be a finite number above 0, got inf"),
+        (positive, math.nan, "here: 'n' must be a finite number above 0, got nan"),
+        (share, 1, "here: 'n' must be a number in [0, 1), got 1"),
+        (share, "half", "here: 'n' must be a number in [0, 1), got 'half'"),
     ],
 )
 def test_numbers_out_of_their_range_are_refused(check, value, text):

@@ -12,7 +12,7 @@ from PIL import Image
 from pxframe.base.errors import PxframeError
 from pxframe.images.dataset import Images
 from pxframe.images.drawing import drawn
-from pxframe.training.collate import stacked
+from pxframe.training.make import stacked
 
 SKEWED = [0] * 20 + [1] * 5 + [2] * 5
 

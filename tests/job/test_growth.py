@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pxframe.job import stages, tickets
+from pxframe.job import stages, subject
 from pxframe_tools import cli
 
 CONFIG = """
@@ -46,8 +46,8 @@ def job(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(stages, "train", watched)
     made = []
-    prune = tickets.prune
-    monkeypatch.setattr(tickets, "prune", lambda m, b, s, **k: made.append(s["type"]) or prune(m, b, s, **k))
+    prune = subject.prune
+    monkeypatch.setattr(subject, "prune", lambda m, b, s, **k: made.append(s["type"]) or prune(m, b, s, **k))
 
     def run(*changes, resume=True, name="mine.py", command="transfer", arguments=(), code=0):
         config = tmp_path / name

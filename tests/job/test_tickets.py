@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from pxframe.base.errors import PxframeError
-from pxframe.job import tickets as module
+from pxframe.job import subject, trainer
 from pxframe.job.config import JobConfig, Prune
 from pxframe.job.job import Job, ScoredOn
 from pxframe.job.prunings import prunings
 from pxframe.job.stages import ticket_digest
-from pxframe.job.tickets import describe, make_tickets, same_weights, with_weights
+from pxframe.job.tickets import make_tickets, same_weights, with_weights
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
 from pxframe.training.hooks import TicketHook
@@ -93,7 +93,7 @@ def test_the_mode_is_that_of_batch_norms_alone(job, monkeypatch, mode):
         assert [m.training for m in model] == [mode == "train", False, False, False]
         return ticket(1)
 
-    monkeypatch.setattr(module, "prune", prune)
+    monkeypatch.setattr(subject, "prune", prune)
     job.scored_on = ScoredOn(Task(), {"type": "classification"}, 5, 2, mode)
     job.prunings = prunings(Prune(scorer="magnitude", sparsity=0.5, controls=[]))
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout(), Path(), torch.nn.Linear(2, 2))
@@ -148,7 +148,7 @@ def test_trainings_of_a_scorer_that_trains_are_not_repeated_after_a_stop(job, mo
         with torch.no_grad():
             model.weight.add_(0.01 * torch.arange(16.0).view(4, 4)).mul_(ticket.masks["weight"])
 
-    monkeypatch.setattr(module, "train_between", train_between)
+    monkeypatch.setattr(trainer, "train_between", train_between)
     job.prunings = prunings(Prune(scorer={"type": "imp", "rounds": 4}, sparsity=0.75, controls=[]))
     model, resumed = torch.nn.Linear(4, 4), True
     (whole,) = make_tickets(job, model, print).values()
@@ -169,16 +169,6 @@ def test_weights_of_a_ticket_s_own_need_a_task_to_train_on(job):
     job.config.transfer = "mask+weights"
     with pytest.raises(PxframeError, match="carries no weights, and there is no 'pretrain'"):
         with_weights(job, "px", ticket(1), torch.nn.Linear(2, 1), print)
-
-
-def test_describe_names_emptied_layers():
-    ticket = Ticket({"a": torch.tensor([True, False]), "b": torch.tensor([False])}, {"scorer": "px"})
-    assert describe(ticket) == "px kept 1 of 3 weights (66.67% sparse); nothing left of b"
-
-
-def test_describe_names_left_dense_and_collapsed():
-    made = Ticket({"a": torch.tensor([True])}, {"scorer": "px", "left_dense": ["pos"], "collapsed": "no path"})
-    assert describe(made) == "px kept 1 of 1 weights (0.00% sparse); not prunable, left dense: pos; collapsed: no path"
 
 
 def test_tickets_of_one_start_and_other_masks_are_told_apart():
@@ -214,5 +204,5 @@ def test_a_given_ticket_is_not_taken_for_its_control(job):
     job.given = ("random-50.00", Ticket({"weight": torch.eye(4).bool().repeat(1, 2).view(8, 4)[:4]}))
     job.config.prune = Prune(data={"type": "x"})
     job.given[1].masks["weight"] = torch.tensor([[True, False, True, False]] * 4)
-    with pytest.raises(PxframeError, match="called like a control"):
+    with pytest.raises(PxframeError, match="has the name of a control"):
         make_tickets(job, torch.nn.Linear(4, 4), print)

@@ -337,12 +337,12 @@ def test_prospr_reads_one_batch_more_than_steps_and_asks_for_them(model, batches
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"type": "grasp", "temperature": 0}, "grasp: 'temperature' must be a number above 0, got 0"),
+        ({"type": "grasp", "temperature": 0}, "grasp: 'temperature' must be a finite number above 0, got 0"),
         ({"type": "grasp", "temperature": "hot"}, "grasp: 'temperature' must be"),
         ({"type": "prospr", "steps": 0}, "prospr: 'steps' must be a whole number of at least 1, got 0"),
         ({"type": "prospr", "steps": 2.0}, "prospr: 'steps' must be"),
-        ({"type": "prospr", "lr": -0.1}, "prospr: 'lr' must be a number above 0"),
-        ({"type": "prospr", "momentum": 1}, r"prospr: 'momentum' must be in \[0, 1\)"),
+        ({"type": "prospr", "lr": -0.1}, "prospr: 'lr' must be a finite number above 0"),
+        ({"type": "prospr", "momentum": 1}, r"prospr: 'momentum' must be a number in \[0, 1\)"),
         ({"type": "prospr", "order": "second"}, "prospr: 'order' must be one of 'full', 'first'; got 'second'"),
     ],
 )

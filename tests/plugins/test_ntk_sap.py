@@ -210,9 +210,9 @@ def test_every_round_is_exact_and_draws_anew_and_a_seed_repeats(model, batches):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"eps": 0}, "'eps' must be a number above 0, got 0"),
-        ({"eps": "small"}, "'eps' must be a number above 0, got 'small'"),
-        ({"eps": math.nan}, "'eps' must be a number above 0, got nan"),
+        ({"eps": 0}, "'eps' must be a finite number above 0, got 0"),
+        ({"eps": "small"}, "'eps' must be a finite number above 0, got 'small'"),
+        ({"eps": math.nan}, "'eps' must be a finite number above 0, got nan"),
         ({"draws": 0}, "'draws' must be a whole number of at least 1, got 0"),
         ({"draws": True}, "'draws' must be a whole number of at least 1, got True"),
         ({"redraw": 1}, "'redraw' must be True or False, got 1"),

@@ -194,7 +194,7 @@ def test_random_residual_branches_do_not_start_at_zero():
     [
         ({"model": "RN5"}, ("no model 'RN5'", "'RN50'")),
         ({"model": "RN50", "pretrained": "opanai"}, ("no weights 'opanai'", "'openai'")),
-        ({"model": "convnext_base"}, ("timm's", "model='convnext_base'")),
+        ({"model": "convnext_base"}, ("timm builds", "model='convnext_base'")),
         ({"model": "tiny-RN", "pretrained": "a", "checkpoint": "x"}, ("exclude",)),
     ],
 )

@@ -130,7 +130,7 @@ def test_bad_settings(model, arguments, text):
 
 
 def test_an_instance_of_a_granularity_is_taken_as_it_is(model):
-    assert Plan.of(Plain(), {"granularity": Unstructured()}).unit == Unstructured()
+    assert Plan.of(Plain(), {"granularity": Unstructured()}).granularity == Unstructured()
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda m: torch.compile(nn.DataParallel(m))])

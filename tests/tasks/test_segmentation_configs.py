@@ -10,7 +10,7 @@ from PIL import Image
 import pxframe
 from pxframe.job.config import load_config, read_config
 from pxframe.job.job import Job
-from pxframe.training.hooks import initialised
+from pxframe.training.window import initialised
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other
 CONFIGS = sorted(Path("configs/segmentation").glob("*.py"))

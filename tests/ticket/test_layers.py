@@ -6,7 +6,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import pxframe
-from pxframe.ticket.layers import layers
+from pxframe.ticket.layers import describe, layers
+from pxframe.ticket.ticket import Ticket
 from pxframe_tools import cli
 
 
@@ -58,3 +59,13 @@ def test_without_data_there_is_no_cost(model, tmp_path, capsys):
     ticket.save(tmp_path / "t.safetensors")
     assert cli.main(["show", str(tmp_path / "t.safetensors")]) == 0
     assert "FLOPs" not in capsys.readouterr().out
+
+
+def test_describe_names_emptied_layers():
+    ticket = Ticket({"a": torch.tensor([True, False]), "b": torch.tensor([False])}, {"scorer": "px"})
+    assert describe(ticket) == "px kept 1 of 3 weights (66.67% sparse); nothing left of b"
+
+
+def test_describe_names_left_dense_and_collapsed():
+    made = Ticket({"a": torch.tensor([True])}, {"scorer": "px", "left_dense": ["pos"], "collapsed": "no path"})
+    assert describe(made) == "px kept 1 of 1 weights (0.00% sparse); not prunable, left dense: pos; collapsed: no path"

@@ -195,8 +195,8 @@ def _separable(step: Step, operator: Callable[[Tensor, int, int], Tensor]) -> Sc
     value = step.path()
 
     def matrix(size: int, out: int, axis: int) -> Tensor:
-        units = torch.eye(size, dtype=torch.float64).view(1, size, 1, size)  # channel j holds unit vector j
-        entries = operator(units, out, axis).view(size, out).T  # [out, in]
+        basis = torch.eye(size, dtype=torch.float64).view(1, size, 1, size)  # channel j holds the unit vector j
+        entries = operator(basis, out, axis).view(size, out).T  # [out, in]
         entries = torch.where(entries.abs() < 1e-9, 0.0, entries)  # rounding is not a path
         return powered(entries, step.reading.power).to(value.mantissa)
 
