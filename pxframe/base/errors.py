@@ -1,4 +1,4 @@
-"""The one exception that reaches a user, and the helpers that word it."""
+"""The exception and the warning that reach a user, and the helpers that word them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ class PxframeError(Exception):
 
     The command line prints it as one line and exits with code 2.
     """
+
+
+class PluginWarning(UserWarning):
+    """A plug-in was left out, or failed while watching."""
 
 
 @contextmanager
