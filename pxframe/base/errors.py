@@ -11,7 +11,15 @@ class PxframeError(Exception):
     """An error that the user can mend. Its message says what is wrong, where, and what to do.
 
     The command line prints it as one line and exits with code 2.
+
+    A process that loads data for torch hands its exceptions on with a traceback for a message. Of such a message, what
+    the process itself said is kept.
     """
+
+    def __init__(self, message: str = "") -> None:
+        if message.startswith("Caught PxframeError in "):
+            message = message.rpartition(f"\n{__name__}.PxframeError: ")[2].strip()
+        super().__init__(message)
 
 
 class PluginWarning(UserWarning):
