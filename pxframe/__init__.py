@@ -8,31 +8,45 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pxframe.base.errors import PxframeError
-from pxframe.plugin.backbone import Backbone
-from pxframe.plugin.checkpoint import load_checkpoint
-from pxframe.plugin.hookspecs import hookimpl
-from pxframe.plugin.registry import backbones, build_backbone, scorers, tasks
-from pxframe.plugin.task import Task
-from pxframe.pruning.loop import prune, score
-from pxframe.scoring.net import Net
-from pxframe.scoring.scorer import Scorer
-from pxframe.ticket.ticket import Ticket
-
 if TYPE_CHECKING:
+    from pxframe.base.errors import PxframeError
     from pxframe.images.dataset import Images
     from pxframe.images.metrics import TorchMetric
     from pxframe.images.model import ImageModel
     from pxframe.images.task import TrainedTask
+    from pxframe.plugin.backbone import Backbone
+    from pxframe.plugin.checkpoint import load_checkpoint
+    from pxframe.plugin.hookspecs import hookimpl
+    from pxframe.plugin.registry import backbones, build_backbone, scorers, tasks
+    from pxframe.plugin.task import Task
+    from pxframe.pruning.loop import prune, score
+    from pxframe.scoring.net import Net
+    from pxframe.scoring.scorer import Scorer
+    from pxframe.ticket.ticket import Ticket
     from pxframe.training.make import make_runner
 
-#: Imported when first asked for: mmengine's runner takes longer to import than all else that `pxframe list` does.
-_LAZY = {
+#: Where each name is. A module is imported when its name is first used: torch takes seconds to import, and a command
+#: with a mistake in it must not wait for it.
+_PLACES = {
+    "Backbone": "pxframe.plugin.backbone",
     "ImageModel": "pxframe.images.model",
     "Images": "pxframe.images.dataset",
+    "Net": "pxframe.scoring.net",
+    "PxframeError": "pxframe.base.errors",
+    "Scorer": "pxframe.scoring.scorer",
+    "Task": "pxframe.plugin.task",
+    "Ticket": "pxframe.ticket.ticket",
     "TorchMetric": "pxframe.images.metrics",
     "TrainedTask": "pxframe.images.task",
+    "backbones": "pxframe.plugin.registry",
+    "build_backbone": "pxframe.plugin.registry",
+    "hookimpl": "pxframe.plugin.hookspecs",
+    "load_checkpoint": "pxframe.plugin.checkpoint",
     "make_runner": "pxframe.training.make",
+    "prune": "pxframe.pruning.loop",
+    "score": "pxframe.pruning.loop",
+    "scorers": "pxframe.plugin.registry",
+    "tasks": "pxframe.plugin.registry",
 }
 
 __all__ = [
@@ -59,9 +73,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _PLACES:
         raise AttributeError(f"module 'pxframe' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(import_module(_PLACES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -123,7 +123,7 @@ def test_the_quickstart_gives_what_it_promises(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert re.match(r"threads: \d+\n", done.stdout)
+    assert re.match(r"checking .*quickstart.py before work begins\nthreads: \d+\n", done.stdout)
     rows = json.loads((tmp_path / "work_dirs/quickstart/results.json").read_text())["rows"]
     values = {(row["task"], row["method"]): row["value"] for row in rows}
     for task in ("digits", "scenes"):

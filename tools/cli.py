@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from pxframe.base.errors import PxframeError
-from pxframe_tools import show
+from pxframe_tools import prune, show, transfer
 from pxframe_tools.common import add_common, add_job_arguments, one_line_errors, start
 
 
@@ -44,7 +44,6 @@ def models(pattern: str) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="pxframe", description="Foresight pruning: prune once, transfer everywhere.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    arguments = sys.argv[1:] if argv is None else list(argv)
 
     command = commands.add_parser("list", help="show what plug-ins registered")
     command.add_argument("kind", nargs="?", choices=("scorers", "backbones", "tasks"), help="default: all three")
@@ -56,20 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     show.add_arguments(command)
     command.set_defaults(run=show.run)
 
-    # These import a training stack; listing and showing must not wait for it.
-    heavy = next((a for a in arguments if not a.startswith("-")), None) not in ("list", "show")
     command = commands.add_parser("prune", help="make the tickets of a job")
-    if heavy:
-        from pxframe_tools import prune
+    add_job_arguments(command)
+    command.set_defaults(run=prune.run)
 
-        add_job_arguments(command)
-        command.set_defaults(run=prune.run)
     command = commands.add_parser("transfer", help="make the tickets of a job and train every task with each")
-    if heavy:
-        from pxframe_tools import transfer
+    transfer.add_arguments(command)
+    command.set_defaults(run=transfer.run)
 
-        transfer.add_arguments(command)
-        command.set_defaults(run=transfer.run)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments:  # somebody who asks what there is: a usage line alone would not say
+        parser.print_help(sys.stderr)
+        return 2
     args = parser.parse_args(arguments)
     return args.run(args)
 

@@ -12,10 +12,13 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pxframe.base.errors import PxframeError, printable
-from pxframe.plugin import host
+from pxframe.base.errors import PluginWarning, PxframeError, printable
+
+if TYPE_CHECKING:  # torch takes seconds to import: a command with a mistake in it must not wait for it
+    from pxframe.job.config import JobConfig
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -46,7 +49,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         "--cfg-options",
         metavar="K=V",
         nargs="+",
-        action=_overrides(),
+        action=_Overrides,
         default={},
         help="override config keys, e.g. tasks.digits.epochs=3",
     )
@@ -61,11 +64,46 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 def start(args: argparse.Namespace) -> None:
     """Apply the common arguments, before any plug-in is loaded."""
     if args.no_plugin:
+        from pxframe.plugin import host
+
         host.block(args.no_plugin)
     if getattr(args, "trust_checkpoint", False):
         from pxframe.plugin.checkpoint import trust
 
         trust()
+
+
+def begin(args: argparse.Namespace) -> JobConfig:
+    """Say what is done, and refuse at once what is wrong in the arguments and in the config; torch comes later.
+
+    Returns:
+        the config, with the work dir and the overrides of the command line.
+    """
+    from pxframe.job.places import check_folder, checked_folder, find_config
+
+    file = find_config(args.config)
+    if args.work_dir is not None:
+        check_folder(checked_folder(args.work_dir), resume=args.resume)
+    print(f"checking {file} before work begins", flush=True)
+    start(args)
+
+    from pxframe.job.config import load_config
+
+    config = load_config(file, args.cfg_options)
+    if args.work_dir is not None:
+        config.work_dir = checked_folder(args.work_dir)
+    check_folder(config.work_dir, resume=args.resume)
+    return config
+
+
+def check_file(path: str, what: str) -> None:
+    """Refuse a file that is not there, in the words of those that read it.
+
+    Raises:
+        PxframeError: there is no such file.
+    """
+    if not Path(path).exists():
+        raise PxframeError(f"cannot read {what} {path}: No such file or directory")
 
 
 def choose_threads(earlier: int | None = None) -> int:
@@ -136,23 +174,20 @@ def _interrupt(*_: Any) -> None:
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     """Ours in one line; of the libraries' warnings a user can mend none, so they stay out of the way."""
-    if issubclass(category, host.PluginWarning):
+    if issubclass(category, PluginWarning):
         print(f"warning: {message}", file=sys.stderr)
 
 
-def _overrides() -> Any:
-    from mmengine.config import DictAction
+class _Overrides(argparse.Action):
+    """mmengine's, imported when there are some, with mistakes told in argparse's way."""
 
-    class Overrides(DictAction):
-        """mmengine's, with mistakes told in argparse's way."""
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        from mmengine.config import DictAction
 
-        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-            try:
-                super().__call__(parser, namespace, values, option_string)
-            except Exception as error:  # whatever its little parser runs into
-                parser.error(f"{option_string}: cannot read {' '.join(map(str, values))!r} as KEY=VALUE ({error})")
-
-    return Overrides
+        try:
+            DictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
+        except Exception as error:  # whatever its little parser runs into
+            parser.error(f"{option_string}: cannot read {' '.join(map(str, values))!r} as KEY=VALUE ({error})")
 
 
 def script(description: str, add_arguments: Callable[[argparse.ArgumentParser], None], run: Callable[..., int]) -> int:

@@ -12,19 +12,18 @@ import argparse
 import functools
 import sys
 
-from pxframe.job.claim import claimed, earlier_threads
-from pxframe.job.config import load_config
-from pxframe.job.job import Job
-from pxframe.job.stages import pretrain, rehearse
-from pxframe.job.tickets import make_tickets, make_whole_tickets
-from pxframe_tools.common import add_job_arguments, choose_threads, script, start
+from pxframe_tools.common import add_job_arguments, begin, choose_threads, script
 
 
 def run(args: argparse.Namespace) -> int:
-    start(args)
-    config = load_config(args.config, args.cfg_options)
+    config = begin(args)  # before torch is imported, which takes seconds
+    from pxframe.job.claim import claimed, earlier_threads
+    from pxframe.job.job import Job
+    from pxframe.job.stages import pretrain, rehearse
+    from pxframe.job.tickets import make_tickets, make_whole_tickets
+
     tasks = None if config.prune.whole else []  # the backbone is pruned for all of them alike
-    job = Job.from_config(config, device=args.device, tasks=tasks, work_dir=args.work_dir, resume=args.resume)
+    job = Job.from_config(config, device=args.device, tasks=tasks, resume=args.resume)
     print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
     rehearse(job)
     say = functools.partial(print, flush=True)

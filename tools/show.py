@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pxframe_tools.common import add_common, script, start
+from pxframe_tools.common import add_common, check_file, script, start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    check_file(args.ticket, "ticket")
     from rich.console import Console
     from rich.table import Table
 

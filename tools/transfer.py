@@ -24,18 +24,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pxframe.base.errors import PxframeError
-from pxframe.job.claim import claimed, earlier_threads
-from pxframe.job.config import load_config
-from pxframe.job.figure import draw
-from pxframe.job.job import Job
-from pxframe.job.results import print_table, write_results
-from pxframe.job.stages import Say, finished_rows, pretrain, rehearse, transfer
-from pxframe.job.tickets import finished_tickets, make_tickets, make_whole_tickets, with_weights
-from pxframe.ticket.ticket import Ticket
-from pxframe_tools.common import add_job_arguments, choose_threads, script, start
+from pxframe_tools.common import add_job_arguments, begin, check_file, choose_threads, script
+
+if TYPE_CHECKING:
+    from pxframe.job.job import Job
+    from pxframe.job.stages import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,14 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    start(args)
-    given = (Path(args.ticket).stem, Ticket.load(args.ticket)) if args.ticket else None
-    config = load_config(args.config, args.cfg_options)
-    job = Job.from_config(
-        config, device=args.device, tasks=args.tasks, work_dir=args.work_dir, resume=args.resume, given=given
-    )
-    if not job.tasks:
+    if args.ticket:
+        check_file(args.ticket, "ticket")
+    config = begin(args)
+    from pxframe.job.config import chosen_tasks
+
+    if not chosen_tasks(config, args.tasks):
         raise PxframeError(f"config {args.config} has no tasks to transfer to; `pxframe prune` makes tickets alone")
+
+    # Imported here, since torch takes seconds: what is wrong so far has been told.
+    from pxframe.job.claim import claimed, earlier_threads
+    from pxframe.job.figure import draw
+    from pxframe.job.job import Job
+    from pxframe.job.results import print_table, write_results
+    from pxframe.job.stages import rehearse
+    from pxframe.ticket.ticket import Ticket
+
+    given = (Path(args.ticket).stem, Ticket.load(args.ticket)) if args.ticket else None
+    job = Job.from_config(config, device=args.device, tasks=args.tasks, resume=args.resume, given=given)
     print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
     rehearse(job)
 
@@ -72,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
 
 def repeat(job: Job, say: Say) -> list[dict[str, Any]]:
     """One repetition of the job, with one seed: a row for every task and ticket."""
+    from pxframe.job.stages import finished_rows, pretrain, transfer
+    from pxframe.job.tickets import finished_tickets, make_tickets, make_whole_tickets, with_weights
+
     model = pretrain(job, say)
 
     # Prune once ...

@@ -1,4 +1,4 @@
-"""The one exception that reaches a user, and the helpers that word it."""
+"""The exception and the warning that reach a user, and the helpers that word them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ class PxframeError(Exception):
     """An error that the user can mend. Its message says what is wrong, where, and what to do.
 
     The command line prints it as one line and exits with code 2.
+
+    A process that loads data for torch hands its exceptions on with a traceback for a message. Of such a message, what
+    the process itself said is kept.
     """
+
+    def __init__(self, message: str = "") -> None:
+        if message.startswith("Caught PxframeError in "):
+            message = message.rpartition(f"\n{__name__}.PxframeError: ")[2].strip()
+        super().__init__(message)
+
+
+class PluginWarning(UserWarning):
+    """A plug-in was left out, or failed while watching."""
 
 
 @contextmanager

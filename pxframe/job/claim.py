@@ -12,6 +12,7 @@ from pxframe.base.files import read_json, write_json
 from pxframe.base.lock import owned
 from pxframe.job.job import Job
 from pxframe.job.made import canonical
+from pxframe.job.places import check_folder
 
 _RECORD = "job.json"
 
@@ -31,14 +32,11 @@ def claimed(job: Job) -> Iterator[None]:
     ``job.json`` there says which config was run last; no stage reads it.
 
     Raises:
-        PxframeError: the folder is not empty and ``resume`` was not asked for; or another process works in it.
+        PxframeError: the folder is not empty and ``resume`` was not asked for; it cannot be written; or another process
+            works in it.
     """
     root = job.root
-    if not job.resume and root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
-        raise PxframeError(
-            f"{root} is not empty: add --resume to use what is finished there and run what is new, or choose another "
-            f"--work-dir"
-        )
+    check_folder(root, resume=job.resume)
     with owned(root):
         config = {key: value for key, value in vars(job.config).items() if key != "prune"}
         about = {"prune": vars(job.config.prune), "device": job.device, "threads": torch.get_num_threads()}

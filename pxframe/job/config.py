@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,7 @@ from mmengine.config import Config
 
 from pxframe.base.errors import PxframeError, near, within
 from pxframe.base.options import one_of, whole_number
-from pxframe.base.paths import expand
-from pxframe.pruning.plan import PLAN_KEYS
+from pxframe.job.places import checked_folder, find_config
 
 #: Top-level keys of a job, and what they mean.
 KEYS = {
@@ -92,6 +89,8 @@ class Prune:
 
     def settings(self) -> dict[str, Any]:
         """Arguments of :func:`pxframe.prune` that all scorers share, of those given, but for ``sparsity``."""
+        from pxframe.pruning.plan import PLAN_KEYS  # imports torch, which the checks of a config do not need
+
         given = {key: getattr(self, key) for key in PLAN_KEYS if key != "sparsity"}
         return {key: value for key, value in given.items() if value is not None}
 
@@ -128,9 +127,9 @@ def read_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         PxframeError: no such file, or an error in it.
     """
     file = find_config(path)
-    for folder in (file.resolve().parent, Path.cwd()):
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    for beside in (file.resolve().parent, Path.cwd()):
+        if str(beside) not in sys.path:
+            sys.path.append(str(beside))
     try:
         read = Config.fromfile(str(file), import_custom_modules=True).to_dict()
         config = Config({key: value for key, value in read.items() if not key.startswith("_")})
@@ -198,31 +197,17 @@ def _checked(raw: Mapping[str, Any], file: Path) -> JobConfig:
     )
 
 
-def checked_folder(path: Any) -> Path:
-    """``path`` as a folder to write into, ``~`` and ``$VARIABLE`` expanded."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise PxframeError(f"'work_dir' must be a path, got {path!r}")
-    text = os.fspath(path)
-    if "\0" in text or any(len(part.encode()) > 200 for part in Path(text).parts):
-        raise PxframeError(f"'work_dir' is no name a folder can have: {text[:60]!r}...")
-    return expand(text)
+def chosen_tasks(config: JobConfig, names: Iterable[str] | None) -> list[str]:
+    """The tasks to run, of those in the config; None: all.
 
-
-def find_config(path: str | Path) -> Path:
-    """The config file that ``path`` names, in the file system or among those that come with the package."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    package = find_spec("pxframe_configs")
-    roots = list(package.submodule_search_locations or ()) if package else []
-    inside = Path(*path.parts[1:]) if path.parts[:1] == ("configs",) else path
-    for root in roots:
-        for candidate in (Path(root) / inside, (Path(root) / inside).with_suffix(".py")):
-            if candidate.is_file():
-                return candidate
-    files = [f.relative_to(root) for root in roots for f in Path(root).rglob("*.py")]
-    shipped = [str(f) for f in files if not any(part.startswith("_") for part in f.parts)]
-    raise PxframeError(f"there is no config {str(path)!r}{near(str(path), shipped)}")
+    Raises:
+        PxframeError: a name that the config does not have.
+    """
+    chosen = list(config.tasks) if names is None else list(names)
+    for name in chosen:
+        if name not in config.tasks:
+            raise PxframeError(f"there is no task {name!r} in the config{near(name, config.tasks)}")
+    return chosen
 
 
 def check_keys(config: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pxframe.base.errors import PxframeError, near, within
+from pxframe.base.errors import PxframeError, within
 from pxframe.base.versions import checked_device, versions
-from pxframe.job.config import JobConfig, checked_folder
+from pxframe.job.config import JobConfig, chosen_tasks
+from pxframe.job.places import checked_folder
 from pxframe.job.prunings import Pruning, prunings
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.registry import build, packages_of
@@ -89,10 +90,7 @@ class Job:
             PxframeError: whatever is wrong in the config: names, options, missing data, no GPU.
         """
         checked_device(device)
-        chosen = list(config.tasks) if tasks is None else list(tasks)
-        for name in chosen:
-            if name not in config.tasks:
-                raise PxframeError(f"there is no task {name!r} in the config{near(name, config.tasks)}")
+        chosen = chosen_tasks(config, tasks)
         provider = build("backbone", {"type": config.backbone.get("type")}, "backbone")
         pretrain = build("task", config.pretrain, "pretrain") if config.pretrain else None
         built = {name: build("task", config.tasks[name], f"task {name!r}") for name in chosen}

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pluggy
 from mmengine.registry import Registry
 
-from pxframe.base.errors import PxframeError, near, printable
+from pxframe.base.errors import PluginWarning, PxframeError, near, printable
 from pxframe.plugin import hookspecs
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.task import Task
@@ -186,10 +186,6 @@ class Host:
         registry.register_module(name=claim.name, module=claim.cls, force=True)
         self.defaults += [claim.name] if claim.default else []
         self.controls += [claim.name] if claim.control else []
-
-
-class PluginWarning(UserWarning):
-    """A plug-in was left out, or failed while watching."""
 
 
 @cache

@@ -71,15 +71,21 @@ def prunable(model: nn.Module, example: Tensor | None = None, exclude: Iterable[
 def left_dense(model: nn.Module, names: Iterable[str], exclude: Iterable[str] = ()) -> list[str]:
     """Parameters that pruning passes over although nobody excluded them: neither in ``names`` nor in ``exclude``.
 
-    Embeddings, for example, position embeddings, and complex weights. Biases, gains and class tokens are left out,
-    whatever their number of dimensions: only parameters with at least two dimensions larger than 1 are listed.
+    Parameters with two or more dimensions are listed: embeddings, for example, position embeddings, class tokens
+    ``[1, 1, C]`` and complex weights. Biases and gains are not, in whatever shape: ``[C]``, or ``[C, 1, 1]`` and
+    ``[1, C, 1, 1]``, one number a channel.
     """
     names, exclude = set(names), tuple(exclude)
     return [
         name
         for name, parameter in model.named_parameters()
-        if sum(size > 1 for size in parameter.shape) >= 2 and name not in names and not _excluded(name, exclude)
+        if parameter.ndim >= 2 and not _is_gain(parameter) and name not in names and not _excluded(name, exclude)
     ]
+
+
+def _is_gain(parameter: Tensor) -> bool:
+    """Whether the shape is one number a channel, and the same for all that comes after the channel."""
+    return parameter.shape[-1] == 1 and sum(size > 1 for size in parameter.shape) <= 1
 
 
 def _excluded(name: str, patterns: tuple[str, ...]) -> bool:

@@ -1,6 +1,7 @@
 """The words of errors: short, whatever the number of names."""
 
 import pytest
+from torch._utils import ExceptionWrapper
 
 from pxframe.base.errors import PxframeError, near, some, within
 
@@ -30,3 +31,16 @@ def test_some_counts_the_rest():
 def test_within_says_where():
     with pytest.raises(PxframeError, match=r"^here: wrong$"), within("here"):
         raise PxframeError("wrong")
+
+
+def test_of_what_torch_hands_on_from_another_process_the_words_are_kept():
+    try:
+        with within("here"):
+            raise PxframeError("wrong: PxframeError: it is said twice")
+    except PxframeError as error:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+        assert "Traceback" in wrapped.exc_msg
+        told = str(error)
+    with pytest.raises(PxframeError) as caught:
+        wrapped.reraise()
+    assert str(caught.value) == told == "here: wrong: PxframeError: it is said twice"

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -259,6 +260,26 @@ def test_what_is_left_dense_is_named_unless_it_is_excluded():
     names = prunable(model, x)
     assert left_dense(model, names) == ["position", "words.weight"]
     assert left_dense(model, names, exclude=["words.*"]) == ["position"]
+
+
+def test_class_tokens_are_left_dense_like_position_embeddings():
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2)
+    names = prunable(model, torch.randn(1, 3, 32, 32), exclude=["head.*"])
+    assert left_dense(model, names, exclude=["head.*"]) == ["cls_token", "pos_embed"]
+    assert left_dense(model, names, exclude=["head.*", "*_token"]) == ["pos_embed"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "named"),
+    [
+        *(((1, 1, 6), True), ((1, 6), True), ((1, 5, 6), True), ((5, 6), True), ((5, 1, 6, 1), True)),
+        *(((6,), False), ((6, 1), False), ((6, 1, 1), False), ((1, 6, 1, 1), False), ((1, 1), False), ((), False)),
+    ],
+)
+def test_tokens_and_tables_are_named_as_left_dense_and_gains_are_not(shape, named):
+    model = nn.Linear(6, 6)
+    model.other = nn.Parameter(torch.ones(shape))
+    assert left_dense(model, ["weight"]) == (["other"] if named else [])
 
 
 def test_complex_weights_are_left_dense():

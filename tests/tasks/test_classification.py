@@ -1,5 +1,7 @@
 """The classification task: learns, resumes exactly, keeps pre-trained weights, and names mistakes."""
 
+import shutil
+
 import numpy as np
 import pytest
 import timm
@@ -93,6 +95,17 @@ def test_a_trained_model_loads_in_plain_timm(data, tmp_path, before):
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(plain(x), runner.model.eval()(x))
+
+
+def test_an_error_in_a_process_that_loads_data_is_told_in_its_own_words(data, tmp_path):
+    shutil.copytree(data["train"]["root"], tmp_path / "train")
+    deep = tmp_path / "train" / "green" / "3.png"
+    Image.fromarray(np.full((16, 16), 1000, np.uint16)).save(deep)
+    changed = {**data, "train": {**data["train"], "root": str(tmp_path / "train")}}
+    with pytest.raises(PxframeError) as caught:
+        run(task(changed, epochs=1, num_workers=1), tmp_path / "run").train()
+    assert str(caught.value).startswith(f"the image {deep} has more than 8 bits a channel")
+    assert "\n" not in str(caught.value)
 
 
 def test_images_stay_in_bytes(data):
