@@ -119,7 +119,7 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         weights=fingerprint(model.state_dict()),
         ticket=fingerprint(ticket.masks),
     )
-    found = reuse(file, recipe, _read, job.root, say)
+    found = reuse(file, recipe, _read, job.root, say, told=job.told)
     if found is not None:
         return found
     sparse = copy.deepcopy(model)
@@ -167,7 +167,7 @@ def _make(
         file = folder / f"{name}.safetensors"
         arguments = {**options, **pruning.settings}
         recipe = _recipe(job, pruning, config, arguments, weights)
-        ticket = reuse(file, recipe, _read, job.root, say)
+        ticket = reuse(file, recipe, _read, job.root, say, told=job.told)
         if ticket is None:
             rounds = folder / f"{name}.rounds"
             train = _Trainer(job, task, backbone, rounds, recipe, say)
@@ -248,7 +248,7 @@ class _Trainer:
         begin = fingerprint({**model.state_dict(), **{f"mask of {n}": m for n, m in ticket.masks.items()}})
         recipe = {**self._recipe, "start": start, "stop": stop, "from": begin}
         file = self._folder / f"{begin[:16]}-{start}-{stop}.safetensors"
-        state = reuse(file, recipe, read_state, self._job.root, self._say)
+        state = reuse(file, recipe, read_state, self._job.root, self._say, told=self._job.told)
         if state is not None:
             model.load_state_dict(state)
             return
