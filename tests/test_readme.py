@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 import pxframe
 from pxframe.plugin.registry import SCORERS
@@ -26,15 +27,40 @@ def blocks(language, text=TEXT):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_python_tour_runs(tmp_path, monkeypatch):
+def test_the_python_tour_runs_and_prints_what_is_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(next(b for b in blocks("python") if "ticket.guard" in b), {})
+    code = next(b for b in blocks("python") if "ticket.guard" in b)
+    exec(code, {})
+    shown = TEXT.split(code)[1].split("```text\n")[1].split("```")[0]
+    assert capsys.readouterr().out == shown
     assert pxframe.Ticket.load(tmp_path / "px.safetensors").sparsity == pytest.approx(0.9, abs=1e-4)
 
 
-def test_the_axes_of_pruning_run():
+def test_the_axes_of_pruning_give_what_they_say(monkeypatch):
+    made, prune = [], pxframe.prune
+    monkeypatch.setattr(pxframe, "prune", lambda *args, **settings: made.append(prune(*args, **settings)))
     (code,) = blocks("python", METHODS)
     exec(code, {})
+    linear, erk, pattern, channels, compute, method, method_80 = made
+    assert (linear.meta["schedule"], linear.meta["rounds"]) == ("linear", 5)
+    assert [round(ticket.sparsity, 2) for ticket in (linear, erk, pattern, method, method_80)] == [
+        *(0.9, 0.9, 0.5, 0.9, 0.8)
+    ]
+    assert erk.density_per_layer() == method.density_per_layer()  # the same settings, as arguments and in the dict
+    assert len(set(erk.density_per_layer().values())) > 5  # erk: more for small layers
+    for ticket in (erk, method_80):
+        densities = ticket.density_per_layer()
+        assert densities["conv1.weight"] > 2 * densities["layer3.0.conv2.weight"]
+    groups = pattern.masks["layer1.0.conv1.weight"].flatten(2).movedim(1, 2).reshape(-1, 4)
+    assert (groups.sum(1) == 2).all()
+    for ticket in (channels, compute):
+        assert "linear.weight" not in ticket.masks
+        masks = [mask.flatten(1) for mask in ticket.masks.values()]
+        assert all(torch.equal(mask.all(1), mask.any(1)) for mask in masks)  # whole channels
+        kept = sum(int(mask.all(1).sum()) for mask in masks) / sum(len(mask) for mask in masks)
+        assert kept == pytest.approx(0.7, abs=0.01)
+    assert not channels.start
+    assert compute.start  # what is left is rescaled
 
 
 def test_the_methods_page_lists_every_scorer_its_options_and_rounds():

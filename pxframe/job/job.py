@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class Job:
         scored_on: the images that scorers read.
         tasks: the tasks chosen, by name.
         given: a ticket to transfer instead of pruning, by name, or None.
+        told: the changes of settings since an earlier run that the user was told of (:func:`pxframe.job.made.reuse`).
     """
 
     config: JobConfig
@@ -67,6 +68,7 @@ class Job:
     scored_on: ScoredOn
     tasks: dict[str, Task]
     given: tuple[str, Ticket] | None = None
+    told: set[str] = field(default_factory=set)
 
     @classmethod
     def from_config(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +19,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.files import read_json, replacing, set_aside, write_json
+from pxframe.base.files import SET_ASIDE, read_json, replacing, set_aside, write_json
 from pxframe.ticket.file import fingerprint
 
 Value = TypeVar("Value")
 Recipe = Mapping[str, Any]
 
 _KEY = "pxframe"
+#: How the difference of two digests ends, whose values say nothing to a reader.
+_DIGEST = " changed"
+#: How a difference begins that no change of a config makes: the file was copied from elsewhere.
+_FOREIGN = ("seed was ", "stage was ", "it holds no recipe")
 
 
 def canonical(value: Any) -> Any:
@@ -43,6 +49,7 @@ def reuse(
     root: Path,
     say: Callable[[str], None],
     belongings: Path | None = None,
+    told: set[str] | None = None,
 ) -> Value | None:
     """What an earlier run left in ``file``, if the same recipe made it; else None, and the file is set aside.
 
@@ -51,29 +58,75 @@ def reuse(
         root: the job's folder; what is set aside goes to ``root/set-aside``.
         say: told in one line why a file is not used.
         belongings: the folder that is set aside with the file, where one belongs to it.
+        told: the changed settings that were told of before, for other files; this function adds to it. A change is
+            told of once, with the number of files that it concerns. Damaged and foreign files are named, each of them.
     """
     moved = belongings or file
     if not file.exists():
         return None
     try:
         value, found = read(file)
-        changed = differences(canonical(found), canonical(recipe))
-        reason = f"was made with other settings ({some(changed)})" if changed else ""
     except PxframeError as error:
         reason = str(error).replace(f"{file} ", "", 1)
-    if not reason:
+        say(f"{file} {reason}; set aside as {set_aside(moved, root)}, and made again")
+        return None
+    changed = differences(canonical(found), canonical(recipe))
+    if not changed:
         return value
-    say(f"{file} {reason}; set aside as {set_aside(moved, root)}, and made again")
+    line = _summary(file, moved, root, recipe, read, changed, told) if told is not None else None
+    place = set_aside(moved, root)
+    if line is None:
+        line = f"{file} was made with other settings ({some(changed)}); set aside as {place}, and made again"
+    if line:
+        say(line)
     return None
 
 
+def _summary(
+    file: Path,
+    moved: Path,
+    root: Path,
+    recipe: Recipe,
+    read: Callable[[Path], tuple[Any, Any]],
+    changed: Sequence[str],
+    told: set[str],
+) -> str | None:
+    """One line on a change, with the number of files beside ``file`` and of other seeds that it concerns.
+
+    Returns:
+        an empty line if it was told of before; None if ``file`` is to be named: it is foreign, or the only one.
+    """
+    if any(change.startswith(_FOREIGN) for change in changed):
+        return None
+    _seed, *inside, _name = moved.relative_to(root).parts
+    # What a setting changes has other digests, too; one that has other digests alone depends on what was changed.
+    settings = [change for change in changed if not change.endswith(_DIGEST)]
+    if not (settings or told):  # nothing that it depends on has changed: it is another's
+        return None
+    what = f"{'/'.join(inside) or recipe['stage']}: {some(settings) or 'the weights or tickets before it changed'}"
+    if what in told:
+        return ""
+    told.add(what)
+    aside = f"are set aside in {root / SET_ASIDE}, and made again"
+    if not settings:
+        return f"{what}; the results that depend on it {aside}"
+    last = f"*/{file.relative_to(moved)}" if file != moved else f"*{file.suffix}"
+    count = 0
+    for other in root.glob("/".join(("seed-*", *inside, last))):
+        with suppress(PxframeError):  # a damaged file is named when its turn comes
+            count += {*settings} <= {*differences(canonical(read(other)[1]), canonical(recipe))}
+    return f"{what}; {count} results {aside}" if count > 1 else None
+
+
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, as ``"task.epochs was 6, now 7"``."""
+    """Where two JSON values differ, as ``"task.epochs was 6, now 7"``; of two digests, ``"weights changed"``."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
     if old == new:
         return []
+    if path and all(isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) for value in (old, new)):
+        return [f"{path}{_DIGEST}"]
     return [f"{path} was {_short(old)}, now {_short(new)}"] if path else ["it holds no recipe"]
 
 

@@ -68,7 +68,7 @@ def pretrain(job: Job, say: Say) -> nn.Module:
         task=job.config.pretrain,
         start=fingerprint(model.state_dict()),
     )
-    state = reuse(file, recipe, read_state, job.root, say)
+    state = reuse(file, recipe, read_state, job.root, say, told=job.told)
     if state is None:
         trained = copy.deepcopy(model)
         result = run_task(job, "pretrain", job.pretrain, trained, None, work_dir, recipe, say)
@@ -94,7 +94,7 @@ def transfer(job: Job, task: str, variant: str, model: nn.Module, ticket: Ticket
     work_dir = job.folder / task / variant
     file = work_dir / "result.json"
     recipe = transfer_recipe(job, task, model, ticket)
-    row = reuse(file, recipe, read_row, job.root, say, belongings=work_dir)
+    row = reuse(file, recipe, read_row, job.root, say, belongings=work_dir, told=job.told)
     if row is not None:
         return row
     about = {
@@ -180,7 +180,9 @@ def _begin(job: Job, work_dir: Path, recipe: Mapping[str, Any], say: Say) -> Non
     """Make ``work_dir`` the folder of a run of this recipe; what another run left there is set aside."""
     begun = work_dir / "recipe.json"
     if work_dir.exists() and any(work_dir.iterdir()):
-        mine = reuse(begun, recipe, lambda file: (True, read_row(file)[1]), job.root, say, belongings=work_dir)
+        mine = reuse(
+            begun, recipe, lambda file: (True, read_row(file)[1]), job.root, say, belongings=work_dir, told=job.told
+        )
         if mine is None and work_dir.exists():
             where = set_aside(work_dir, job.root)
             say(f"{work_dir} holds files that no job of this kind wrote; set aside as {where}")

@@ -54,7 +54,7 @@ def prune_subject(job: Job, subject: Subject, prunings: Mapping[str, Pruning], s
         file, rounds = subject.folder / f"{name}.safetensors", subject.folder / f"{name}.rounds"
         arguments = {**subject.arguments, **pruning.settings}
         recipe = ticket_recipe(job, pruning, subject.config, arguments, weights)
-        ticket = reuse(file, recipe, read_ticket, job.root, say)
+        ticket = reuse(file, recipe, read_ticket, job.root, say, told=job.told)
         if ticket is None:
             ticket = prune(
                 model.to(job.device),

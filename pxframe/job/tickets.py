@@ -128,7 +128,7 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         weights=fingerprint(model.state_dict()),
         ticket=fingerprint(ticket.masks),
     )
-    found = reuse(file, recipe, read_ticket, job.root, say)
+    found = reuse(file, recipe, read_ticket, job.root, say, told=job.told)
     if found is not None:
         return found
     sparse = copy.deepcopy(model)

@@ -42,7 +42,7 @@ class Trainer:
         begin = fingerprint({**model.state_dict(), **{f"mask of {n}": m for n, m in ticket.masks.items()}})
         recipe = {**self._recipe, "start": start, "stop": stop, "from": begin}
         file = self._folder / f"{begin[:16]}-{start}-{stop}.safetensors"
-        state = reuse(file, recipe, read_state, self._job.root, self._say)
+        state = reuse(file, recipe, read_state, self._job.root, self._say, told=self._job.told)
         if state is not None:
             model.load_state_dict(state)
             return

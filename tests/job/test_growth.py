@@ -112,7 +112,8 @@ def test_a_change_reruns_just_what_depends_on_it_and_says_so(job):
     trained, made, printed = job(longer)
     assert trained == sorted(f"0 a {variant}" for variant in VARIANTS)
     assert made == []
-    assert "task.epochs was 1, now 2" in printed
+    assert f"a: task.epochs was 1, now 2; 3 results are set aside in {job.folder / 'set-aside'}, " in printed
+    assert printed.count("set aside") == 1
     assert {k: v for k, v in rows(job.folder).items() if k[1] == "b"} == {
         k: v for k, v in before.items() if k[1] == "b"
     }
@@ -121,9 +122,28 @@ def test_a_change_reruns_just_what_depends_on_it_and_says_so(job):
     trained, made, printed = job(longer, ("samples=6", "samples=9"))
     assert (trained, made) == ([], [])  # magnitude reads no images
 
-    trained, made, _ = job(longer, ("head=None", "head=None, label_smoothing=0.1"))
+    trained, made, printed = job(longer, ("head=None", "head=None, label_smoothing=0.1"))
     assert len(trained) == 7
     assert made == ["dense", "magnitude", "random"]
+    told = [line for line in printed.splitlines() if "set aside" in line]
+    assert "pretrained.safetensors was made with other settings (task.label_smoothing was None, now 0.1" in told[0]
+    assert [line.split("; ")[0] for line in told[1:]] == [
+        f"{place}: the weights or tickets before it changed" for place in ("tickets", "a", "b")
+    ]
+
+
+def test_a_change_is_told_of_once_for_all_seeds_and_damaged_files_are_named_beside_it(job):
+    two = ("seed = [0]", "seed = [0, 1]")
+    job(two, resume=False)
+    damaged = job.folder / "seed-1" / "b" / "dense" / "result.json"
+    damaged.write_text("{")
+    longer = ("b=_digits([7, 8])", "b=dict(_digits([7, 8]), epochs=2)")
+    trained, _, printed = job(two, longer)
+    assert trained == sorted(f"{seed} b {variant}" for seed in (0, 1) for variant in VARIANTS)
+    told = [line for line in printed.splitlines() if "set aside" in line]
+    assert len(told) == 2
+    assert "b: task.epochs was 1, now 2; 5 results are set aside in " in told[0]
+    assert str(damaged) in told[1]
 
 
 def test_one_task_alone_leaves_the_rows_of_the_others(job):

@@ -73,6 +73,50 @@ def test_a_file_is_used_only_if_the_same_recipe_made_it(tmp_path):
     assert read_row(tmp_path / "set-aside" / "a" / "result.json")[0] == {"value": 1.0}
 
 
+def results(root, variants=("dense", "px"), **recipe):
+    for variant in variants:
+        ticket = digest(variant)
+        save_row(root / "seed-0" / "a" / variant / "result.json", {}, {"stage": "transfer", "ticket": ticket, **recipe})
+
+
+def remade(root, said, told, variants=("dense", "px"), **recipe):
+    """Ask for each result, as a job with this recipe does."""
+    for variant in variants:
+        folder = root / "seed-0" / "a" / variant
+        wanted = {"stage": "transfer", "ticket": digest(variant), **recipe}
+        reuse(folder / "result.json", wanted, read_row, root, said.append, belongings=folder, told=told)
+
+
+def test_a_changed_setting_is_told_of_once_with_the_number_of_results(tmp_path):
+    said, told = [], set()
+    results(tmp_path, epochs=1)
+    results(tmp_path, ["new"], epochs=2)
+    remade(tmp_path, said, told, ["dense", "px", "new"], epochs=2)
+    aside = tmp_path / "set-aside"
+    assert said == [f"a: epochs was 1, now 2; 2 results are set aside in {aside}, and made again"]
+    results(tmp_path, epochs=2)
+    remade(tmp_path, said, told, ["dense", "px", "new"], epochs=2, lr=0.1)  # another change
+    assert said[1:] == [f"a: lr was None, now 0.1; 3 results are set aside in {aside}, and made again"]
+
+
+def test_what_depends_on_a_change_is_told_of_once_and_foreign_files_are_named(tmp_path):
+    said, told = [], {"pretrain: epochs was 1, now 2"}
+    results(tmp_path, weights=digest("old"))
+    remade(tmp_path, said, told, weights=digest("new"))
+    [line] = said
+    assert line.startswith(
+        "a: the weights or tickets before it changed; the results that depend on it are set aside in "
+    )
+    # Copied from a job whose settings are the same, and from a repetition with another seed.
+    for told, recipe in ((set(), {"weights": digest("another's"), "seed": 0}), ({"a change"}, {"seed": 5})):
+        said.clear()
+        results(tmp_path, **recipe)
+        remade(tmp_path, said, told, weights=digest("new"), seed=0)
+        dense, px = said
+        assert str(tmp_path / "seed-0" / "a" / "dense") in dense
+        assert str(tmp_path / "seed-0" / "a" / "px") in px
+
+
 def test_what_belongs_to_a_file_is_set_aside_with_it(tmp_path):
     folder, said = tmp_path / "task" / "px", []
     for _ in range(2):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +111,31 @@ def run(task, folder, model=None, provider=provider, **options):
     return task.runner(model, provider, work_dir=folder, device="cpu", seed=1, resume=True, **options)
 
 
+def tested(runner):
+    """What ``runner.test()`` gives, and every sample that it predicts on the way."""
+    samples, step = [], runner.model.test_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.model, "test_step", lambda batch: samples.append(step(batch)) or samples[-1])
+        result = runner.test()
+    return result, [sample for batch in samples for sample in batch]
+
+
+def mean_iou(pairs, ignored=255):
+    """In per cent, over the classes in labels or predictions: (label, prediction) pairs of arrays."""
+    confusion = np.zeros((21, 21))
+    for label, predicted in pairs:
+        assert predicted.shape == label.shape
+        kept = label != ignored
+        confusion += confusion_matrix(label[kept], predicted[kept], labels=range(21))
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    return 100 * (confusion.diagonal()[union > 0] / union[union > 0]).mean()
+
+
+def read_again(samples):
+    """The label in a sample's file, beside the sample's prediction."""
+    return [(np.asarray(Image.open(s.seg_map_path)), s.pred_sem_seg.data[0].numpy()) for s in samples]
+
+
 @pytest.mark.parametrize(("head", "ignored"), [*((name, 255) for name in HEADS), ("fcn", 2)])
 def test_heads_are_a_matter_of_config_and_miou_is_right(root, tmp_path, head, ignored):
     if ignored != 255:  # labels beyond the classes would not do any more
@@ -120,21 +146,13 @@ def test_heads_are_a_matter_of_config_and_miou_is_right(root, tmp_path, head, ig
     it = task(root, head=HEADS[head], ignore_index=ignored)
     it.prepare()
     runner = run(it, tmp_path)
-    predictions = []
-    step = runner.model.test_step
-    runner.model.test_step = lambda batch: predictions.append(step(batch)) or predictions[-1]
     runner.train()
-    result = runner.test()
-    confusion = np.zeros((21, 21))
-    for [sample] in predictions:
-        label = np.asarray(Image.open(root / "SegmentationClass" / f"{sample.img_path[-8:-4]}.png"))
-        predicted = sample.pred_sem_seg.data[0].numpy()
-        assert predicted.shape == label.shape == (32, 40)
-        kept = label != ignored
-        confusion += confusion_matrix(label[kept], predicted[kept], labels=range(21))
-    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-    expected = 100 * (confusion.diagonal()[union > 0] / union[union > 0]).mean()
-    assert result[it.metric] == pytest.approx(expected, abs=0.006)
+    result, samples = tested(runner)
+    assert [Path(sample.seg_map_path) for sample in samples] == [
+        root / "SegmentationClass" / f"val{i}.png" for i in range(4)
+    ]
+    assert {sample.pred_sem_seg.shape for sample in samples} == {(32, 40)}
+    assert result[it.metric] == pytest.approx(mean_iou(read_again(samples), ignored), abs=0.006)
     assert isinstance(result[it.metric], float)
     assert runner.model.decode_head.num_classes == 21
 
@@ -153,15 +171,11 @@ def test_saved_predictions_give_the_reported_score(root, tmp_path):
     runner = run(it, tmp_path)
     runner.train()
     result = runner.test()
-    confusion = np.zeros((21, 21))
     files = sorted((tmp_path / "predictions").iterdir())
     assert [file.name for file in files] == [f"val{i}.png" for i in range(4)]
-    for file in files:
-        label, predicted = np.asarray(Image.open(root / "SegmentationClass" / file.name)), np.asarray(Image.open(file))
-        confusion += confusion_matrix(label[label < 255], predicted[label < 255], labels=range(21))
-    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-    ious = confusion.diagonal()[union > 0] / union[union > 0]
-    assert result["mIoU"] == pytest.approx(100 * ious.mean(), abs=0.006)
+    labels = root / "SegmentationClass"
+    pairs = [(np.asarray(Image.open(labels / file.name)), np.asarray(Image.open(file))) for file in files]
+    assert result["mIoU"] == pytest.approx(mean_iou(pairs), abs=0.006)
 
 
 def test_predictions_of_one_name_are_refused(root, tmp_path):
@@ -235,9 +249,9 @@ def test_a_plain_vit_gives_maps_of_one_resolution(root, tmp_path, head):
     maps = runner.model.extract_feat(torch.randn(2, 3, 32, 48))
     assert [m.shape for m in maps] == [(2, 24, 2, 3)] * 3
     runner.train()
-    assert 0 <= runner.test()["mIoU"] <= 100
-    predictions = runner.model.test_step(next(iter(runner.test_dataloader)))
-    assert predictions[0].pred_sem_seg.shape == (32, 40)  # of 32 x 48, padded
+    result, samples = tested(runner)
+    assert {sample.pred_sem_seg.shape for sample in samples} == {(32, 40)}  # of 32 x 48, padded
+    assert result["mIoU"] == pytest.approx(mean_iou(read_again(samples)), abs=0.006)
 
 
 def test_padding_leaves_the_image_where_it_was(root, tmp_path):
@@ -288,7 +302,8 @@ def test_the_written_digit_scenes(tmp_path):
     runner = run(it, tmp_path / "run")
     runner.train()
     assert runner.model.decode_head.num_classes == 11
-    assert 0 <= runner.test()["mIoU"] <= 100
+    result, samples = tested(runner)
+    assert result["mIoU"] == pytest.approx(mean_iou(read_again(samples)), abs=0.006)
 
 
 def changed(root, split, **changes):
