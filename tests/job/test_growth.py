@@ -276,7 +276,7 @@ def test_two_processes_do_not_work_in_one_folder(job, tmp_path):
         assert holder.stdout.readline() == "owned\n"
         _, _, printed = job(code=2)
         assert f"process {holder.pid}" in printed
-        assert printed.count("\n") <= 2
+        assert printed.count("\n") <= 3  # what the command does, its threads, and the refusal
         holder.kill()
     trained, _, _ = job()  # the kernel took the lock back
     assert len(trained) == 6
