@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 import pxframe
 from pxframe.base.options import positive
 from pxframe.base.undisturbed import seeded
-from pxframe.engine.attention import math_attention
+from pxframe.engine.unfused import twice_differentiable
 
 
 @dataclass
@@ -42,7 +42,7 @@ class GraSP(pxframe.Scorer):
         weights = net.masked()
         product = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         seed = int(torch.randint(2**31, ()))  # of both passes: H and g are of one function, dropout or not
-        with math_attention():
+        with twice_differentiable():
             with seeded(seed, net.device):
                 gradients = net.gradients(batches)
             gradients = {name: gradient * net.masks[name] for name, gradient in gradients.items()}

@@ -9,7 +9,7 @@ import torch
 import pxframe
 from pxframe.base.options import one_of, positive, share, whole_number
 from pxframe.base.undisturbed import seeded
-from pxframe.engine.attention import math_attention
+from pxframe.engine.unfused import twice_differentiable
 from pxframe_plugins.snip import Snip
 
 ORDERS = ("full", "first")
@@ -57,7 +57,7 @@ class ProsPr(Snip):
     def gradients(self, net, batches, values=None):
         """dL(w_M; D_M)/dw_0 of all parameters, by name; with ``order="first"``, dL(w_M; D_M)/dw_M in its place."""
         *training, last = self._read(batches)
-        with math_attention() if self.order == "full" else nullcontext():
+        with twice_differentiable() if self.order == "full" else nullcontext():
             return self._through(net, training, last)
 
     def _read(self, batches):

@@ -16,12 +16,16 @@ class Trace:
         nodes: in execution order, without placeholders and output.
         tensors: placeholder name -> name of the parameter or buffer it stands for.
         parameters: the names among those that are parameters.
+        moved: node that is a parameter, or a part or another layout of one -> the parameter's name.
+        computed: the other nodes that are computed from parameters alone (see ``computed``).
         constants: name of a ``get_attr`` node's target -> tensor.
         inputs: the node of the model's input.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
         active: nodes whose value depends on the input.
         paths: the active nodes whose path value some output needs. Nodes that only form a factor are not among them.
         factors: the active nodes that multiply path values and carry no path themselves.
+        carried: product of two values that carry paths -> the positions of the arguments that paths run through in it
+            (see ``roles``).
         last_use: node -> nodes whose values no later node reads.
         reuse: node that may be computed in place -> position of the argument to write over.
     """
@@ -29,12 +33,15 @@ class Trace:
     nodes: list[fx.Node]
     tensors: dict[fx.Node, str]
     parameters: frozenset[str]
+    moved: dict[fx.Node, str]
+    computed: frozenset[fx.Node]
     constants: dict[str, Tensor]
     inputs: fx.Node
     outputs: list[fx.Node]
     active: frozenset[fx.Node]
     paths: frozenset[fx.Node]
     factors: frozenset[fx.Node]
+    carried: dict[fx.Node, tuple[int, ...]]
     last_use: dict[fx.Node, list[fx.Node]]
     reuse: dict[fx.Node, int]
 

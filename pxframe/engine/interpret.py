@@ -11,11 +11,12 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from pxframe.base.errors import PxframeError
-from pxframe.engine.factors import open_factor
+from pxframe.engine.computed import Computed
+from pxframe.engine.factors import multiplier, open_factor
 from pxframe.engine.graph import Trace
-from pxframe.engine.reading import Reading, powered
-from pxframe.engine.rules import norms, shapes
-from pxframe.engine.rules.table import Step, operation, rule_of, unknown
+from pxframe.engine.reading import Reading
+from pxframe.engine.rules import norms
+from pxframe.engine.rules.table import Step, operation, rule_of
 from pxframe.engine.scaled import Scaled
 
 
@@ -74,6 +75,9 @@ def interpret(
             continue
         if node not in trace.active:
             values[node] = _call(node, values)
+            if node in trace.computed:
+                for network in networks:
+                    network.weights.step(node)
         else:
             if with_f:
                 with torch.no_grad():
@@ -105,6 +109,7 @@ class _Network:
         self._trace, self._reading, self._values, self._reuse = trace, reading, values, reuse
         self._open: dict[fx.Node, Any] = {}  # node -> the value of a factor in an open reading
         self._like = start.mantissa.new_empty(0)  # of the dtype and device of this network
+        self.weights = Computed(trace, reading, values, self._like)
 
     def step(self, node: fx.Node) -> None:
         trace = self._trace
@@ -117,43 +122,22 @@ class _Network:
                 value = parts if isinstance(value, (list, tuple)) else parts[0]
             self.paths[node] = value
         elif node in trace.factors and not self._reading.replay:
-            self._open[node] = open_factor(node, trace.active, self._without_data, self._like)
+            self._open[node] = open_factor(node, trace, self._without_data, self._like)
 
     def forget(self, node: fx.Node) -> None:
         self.paths.pop(node, None)
         self._open.pop(node, None)
+        self.weights.forget(node)
 
     def _without_data(self, node: fx.Node) -> Any:
         return self._open[node] if node in self._trace.factors else self._values[node]
 
     def _fixed(self, node: fx.Node) -> Tensor:
-        """The value that this reading uses for a weight, a coefficient or a factor.
-
-        A parameter may be transposed or viewed before use. Any other function of a parameter is refused: its result
-        is no weight of a path.
-        """
-        if node in self._trace.factors:
-            if self._reading.replay:
-                return self._values[node].to(self._like.dtype).square()
-            return powered(self._open[node], self._reading.power)
-        name = self._trace.tensors.get(node)
-        if name in self._trace.parameters:
-            return self._reading.weights[name]
-        if node.op == "call_function" and self._has_parameter(node):
-            moved = self._fixed(node.args[0])  # type: ignore[arg-type]
-            if operation(node) in shapes.SAME or (
-                operation(node) == "as_strided" and moved.shape == node.meta["val"].shape
-            ):
-                return moved
-            if operation(node) not in shapes.MOVES | {"getitem"}:
-                raise unknown(node, "on a weight before it is used")
-            return node.target(moved, *node.args[1:], **node.kwargs)  # type: ignore[operator]
-        return powered(self._values[node], self._reading.power).to(self._like.dtype)
-
-    def _has_parameter(self, node: fx.Node) -> bool:
-        if node in self._trace.tensors:
-            return self._trace.tensors[node] in self._trace.parameters
-        return any(self._has_parameter(source) for source in node.all_input_nodes)
+        """The value that this reading uses for a weight, a coefficient, a factor, or a recorded side of a product."""
+        if node in self._trace.active:
+            value = self._values if self._reading.replay else self._open
+            return multiplier(node, self._trace, self._reading, value.__getitem__, self._like)
+        return self.weights.weight(node)
 
 
 def _listed(value: Any) -> list[Any]:

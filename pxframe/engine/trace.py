@@ -13,11 +13,13 @@ from torch.utils import _pytree as pytree
 
 from pxframe.base.errors import PxframeError
 from pxframe.base.undisturbed import evaluating, undisturbed
-from pxframe.engine.attention import math_attention
-from pxframe.engine.factors import find_factors, masks, needed
+from pxframe.engine.computed import find_computed
+from pxframe.engine.factors import masks
 from pxframe.engine.graph import Trace
 from pxframe.engine.layers import recording_layers
 from pxframe.engine.reuse import find_reuse
+from pxframe.engine.roles import find_roles, needed
+from pxframe.engine.unfused import UnrolledRecurrence, math_attention
 
 #: Parts of the messages by which torch says that Python code asked a traced tensor for its value.
 _ASKED_FOR_VALUES = ("trying to get a value out of", "trying to get value out of", "data-dependent")
@@ -43,12 +45,22 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
         tensors = {**parameters, **dict(model.named_buffers())}
         with recording_layers(model) as running:
             try:
-                module = make_fx(functionalize(forward, remove="mutations"))(list(tensors.values()), inputs)
+                with UnrolledRecurrence():
+                    module = make_fx(functionalize(forward, remove="mutations"))(list(tensors.values()), inputs)
+                if any(map(_writes, module.graph.nodes)):  # inside some operations torch looks only the second time
+                    again = functionalize(fx.Interpreter(module).run, remove="mutations")
+                    module = make_fx(again)(*tensors.values(), inputs)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # of any module's forward, or of torch's tracer
                 raise _explained(error, inputs, running) from error
     return _read(module, list(tensors), frozenset(parameters))
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether an operation other than a write to a buffer works in place."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable and node.target is not torch.ops.aten.copy_.default
 
 
 def _explained(error: Exception, inputs: Tensor, running: Sequence[str]) -> PxframeError:
@@ -90,20 +102,25 @@ def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) 
             "no floating-point output of the model depends on its input; let forward return one that does, "
             "or use a scorer that reads no paths"
         )
-    factors = find_factors(body, active)
-    outputs = [n for n in outputs if n not in factors]
-    paths, factors_used = needed(body, active, factors, outputs)
+    roles = find_roles(body, active, outputs)
+    outputs = [n for n in outputs if n not in roles.factors]
+    paths, factors_used = needed(body, active, roles, outputs)
     last_use = _last_use(body, active, keep=set(outputs))
+    tensors = dict(zip(placeholders[:-1], names, strict=True))
+    moved, computed = find_computed(body, active, {n: name for n, name in tensors.items() if name in parameters})
     return Trace(
         nodes=body,
-        tensors=dict(zip(placeholders[:-1], names, strict=True)),
+        tensors=tensors,
         parameters=parameters,
+        moved=moved,
+        computed=computed,
         constants={n.target: _attribute(module, n.target) for n in body if n.op == "get_attr"},
         inputs=inputs,
         outputs=outputs,
         active=frozenset(active),
         paths=paths,
         factors=factors_used,
+        carried=roles.carried,
         last_use=last_use,
         reuse=find_reuse(body, inputs, active, last_use),
     )

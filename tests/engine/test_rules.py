@@ -34,6 +34,12 @@ LINEAR = {
     "scaled": lambda x: x / 4 * torch.tensor([1.0, -3.0]).to(x).view(1, 2, 1, 1) + 5,
     "shuffle": lambda x: F.pixel_shuffle(torch.cat([x, x], 1), 2),
     "chunk": lambda x: x.chunk(2, 1)[1] + x.transpose(2, 3).mT[:, :1],
+    "reflection": lambda x: F.pad(x, (1, 2, 0, 1), mode="reflect"),
+    "replication": lambda x: F.pad(x, (1, 2, 0, 1), mode="replicate"),
+    "patches": lambda x: F.unfold(x, 3, stride=2, padding=1),
+    "overlaps": lambda x: F.fold(x[:, :, :4, :4].reshape(len(x), 4, 8), (3, 5), 2),
+    "sliding": lambda x: x.unfold(2, 3, 1).unfold(3, 2, 2),
+    "unsafe_split": lambda x: torch.unsafe_split(x, 1, 1)[1],
     "flatten": lambda x: x.flatten(1).unsqueeze(1).expand(-1, 2, -1).reshape(len(x), -1),
 }
 
@@ -213,16 +219,6 @@ def test_an_unknown_operation_is_named():
 
     with pytest.raises(pxframe.PxframeError, match=r"does not know the operation aten\.erf\.default"):
         pxframe.score(Odd(), [(torch.randn(2, 4), None)], scorer="synflow")
-
-
-def test_a_product_of_activations_is_named():
-    class Gated(nn.Linear):
-        def forward(self, x):
-            x = super().forward(x)
-            return x * torch.relu(x)
-
-    with pytest.raises(pxframe.PxframeError, match=r"aten\.mul\.Tensor between two activations"):
-        pxframe.score(Gated(4, 4), [(torch.randn(2, 4), None)])
 
 
 def test_a_model_that_cannot_be_traced_is_an_error():

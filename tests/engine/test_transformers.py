@@ -399,24 +399,23 @@ class Ending(nn.Module):
 
 REFUSED = {
     "softmax last": (lambda a, b: a.softmax(1), "carries no path"),
-    "sigmoid hidden": (lambda a, b: torch.sigmoid(a) @ torch.ones(4, 4), "carries no path"),
-    "sigmoid added": (lambda a, b: a + torch.sigmoid(b), r"aten\.add\.Tensor of an activation and a factor"),
-    "sigmoid subtracted": (lambda a, b: a - torch.sigmoid(b), r"aten\.sub\.Tensor of an activation and a factor"),
-    "sigmoid beside": (lambda a, b: torch.cat([a, b.sigmoid()]), r"aten\.cat\.default of an activation and a factor"),
-    "sigmoid in addcmul": (
-        lambda a, b: torch.addcmul(b.sigmoid(), a, torch.ones(4)),
+    "softmax hidden": (lambda a, b: a.softmax(1) @ torch.ones(4, 4), "carries no path"),
+    "softmax added": (lambda a, b: a + b.softmax(1), r"aten\.add\.Tensor of an activation and a factor"),
+    "softmax subtracted": (lambda a, b: a - b.softmax(1), r"aten\.sub\.Tensor of an activation and a factor"),
+    "softmax beside": (lambda a, b: torch.cat([a, b.softmax(1)]), r"aten\.cat\.default of an activation and a factor"),
+    "softmax in addcmul": (
+        lambda a, b: torch.addcmul(b.softmax(1), a, torch.ones(4)),
         r"aten\.addcmul\.default of an activation and a factor",
     ),
-    "sigmoid in addmm": (
-        lambda a, b: torch.addmm(b.sigmoid(), a, torch.ones(4, 4)),
+    "softmax in addmm": (
+        lambda a, b: torch.addmm(b.softmax(1), a, torch.ones(4, 4)),
         r"aten\.addmm\.default of an activation and a factor",
     ),
-    "sigmoid divided": (lambda a, b: torch.sigmoid(b) / a, r"aten\.div\.Tensor by an activation"),
-    "linear attention": (lambda a, b: a @ (b.mT @ b), r"aten\.mm\.default between two activations"),
-    "kernel from data": (
-        lambda a, b: F.conv1d(a[:, None], b.softmax(1)[:1, None]),
-        r"aten\.convolution\.default with a kernel that depends on the input",
+    "softmax in maximum": (
+        lambda a, b: torch.maximum(b.softmax(1), a),
+        r"aten\.maximum\.default of an activation and a factor",
     ),
+    "range without zero": (lambda a, b: a.clamp(min=1.0), r"aten\.clamp\.default with a range that leaves out zero"),
 }
 
 

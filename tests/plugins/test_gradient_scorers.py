@@ -515,3 +515,19 @@ def test_every_round_keeps_exactly_its_count_and_only_force_lets_weights_return(
 def test_iterative_methods_take_a_hundred_rounds_and_the_others_one():
     rounds = {str(s): build("scorer", s).rounds for s in ALL}
     assert {s: r for s, r in rounds.items() if r != 1} == {"iter_snip": 100, "force": 100}
+
+
+def test_grasp_of_activations_whose_derivative_has_none_in_torch():
+    """nn.Hardsigmoid; against the same function written out."""
+
+    class Written(nn.Module):
+        def forward(self, x):
+            return (x + 3).clamp(0, 6) / 6
+
+    batches = [(torch.randn(8, 4), torch.arange(8) % 3)]
+    scores = []
+    for gate in (nn.Hardsigmoid(), Written()):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), gate, nn.Linear(5, 3))
+        scores.append(pxframe.score(model, batches, "grasp"))
+    assert all(torch.allclose(scores[0][n], scores[1][n], rtol=1e-4, atol=1e-9) for n in scores[0])

@@ -218,12 +218,15 @@ def test_snip_of_weights_that_are_computed_before_use_is_the_derivative_by_a_mas
             assert float(scores[name].view(-1)[place]) == pytest.approx(abs(slope), rel=1e-4, abs=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["weight_norm", "lstm"])
+@pytest.mark.parametrize("kind", COMPUTED)
 @pytest.mark.filterwarnings("ignore:.*weight_norm")
-def test_methods_that_read_paths_refuse_such_weights_in_one_line(kind):
-    build, x, _ = COMPUTED[kind]
-    with pytest.raises(PxframeError, match=r"does not know the operation .* of layer .*that read no paths"):
-        pxframe.prune(build(), [(x, torch.arange(6) % 3)], "px", sparsity=0.5)
+def test_methods_that_read_paths_prune_such_weights(kind):
+    build, x, names = COMPUTED[kind]
+    torch.manual_seed(0)
+    ticket = pxframe.prune(build(), [(x, torch.arange(6) % 3)], "px", sparsity=0.5)
+    assert set(names) <= ticket.masks.keys()
+    assert ticket.kept == round(ticket.total / 2)
+    assert all(ticket.masks[name].any() for name in names)
 
 
 def test_recurrent_layers_need_no_data():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from pxframe.engine.reading import powered
-from pxframe.engine.rules.table import Step, operation, rule, unknown
+from pxframe.engine.rules.table import Step, operation, rule
 from pxframe.engine.scaled import Scaled, add
 
 # --- weights ------------------------------------------------------------------------------------------------------
@@ -19,8 +19,6 @@ from pxframe.engine.scaled import Scaled, add
 @rule("convolution")
 def convolution(step: Step) -> Scaled:
     _, weight_node, _, *geometry = step.args
-    if step.is_path(weight_node) or step.is_factor(weight_node):
-        raise unknown(step.node, "with a kernel that depends on the input")
     weight = step.fixed(weight_node)  # [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
     transposed = geometry[3]
     terms = weight.numel() // max(1, weight.shape[1 if transposed else 0])
@@ -30,16 +28,18 @@ def convolution(step: Step) -> Scaled:
 
 @rule("addmm", "baddbmm")
 def addmm(step: Step) -> Scaled:
-    """bias + x @ w: the bias starts no path. ``beta`` scales it, ``alpha`` the product."""
-    if step.is_path(step.args[0]):
-        raise unknown(step.node, "adding to an activation")
+    """beta * start + alpha * x @ w. A start that does not depend on the input is a bias: no path begins there."""
     step.refuse_factors(step.args[:1])
-    return _scaled_by(step, _product(step, step.args[1], step.args[2]), step.node.kwargs.get("alpha", 1))
+    product = _scaled_by(step, _matrix_product(step, 1, 2), step.node.kwargs.get("alpha", 1))
+    if not step.is_path(step.args[0]):
+        return product
+    start = _scaled_by(step, step.path(), step.node.kwargs.get("beta", 1))
+    return add([product, start])
 
 
 @rule("mm", "bmm", "matmul")
 def mm(step: Step) -> Scaled:
-    return _product(step, step.args[0], step.args[1])
+    return _matrix_product(step, 0, 1)
 
 
 @rule("linear")
@@ -48,19 +48,38 @@ def linear(step: Step) -> Scaled:
     return step.weighted(step.path(), step.args[1], weight, lambda m, w: m @ w.mT, weight.shape[-1])
 
 
-def _product(step: Step, left: fx.Node, right: fx.Node) -> Scaled:
-    if step.is_path(left) and step.is_path(right):
-        raise unknown(step.node, "between two activations")
-    if step.is_path(left):
-        weight = _once(step.fixed(right))  # [..., in, out]
-        return step.weighted(step.paths[left], right, weight, lambda m, w: m @ w, weight.shape[-2])
-    weight = _once(step.fixed(left))  # [..., out, in]
-    return step.weighted(step.paths[right], left, weight, lambda m, w: w @ m, weight.shape[-1])
+def _matrix_product(step: Step, left: int, right: int) -> Scaled:
+    """``left @ right``, the positions of two arguments. With its gates open, a recorded side takes the mean."""
+
+    def carry(carrier: int, recorded: int) -> Scaled:
+        node = step.args[recorded]
+        weight = _once(step.fixed(node))  # on the right [..., in, out], on the left [..., out, in]
+        from_right = recorded == right
+        terms = weight.shape[-2 if from_right else -1]
+        value = step.path(carrier)
+        out = step.weighted(value, node, weight, lambda m, w: m @ w if from_right else w @ m, terms)
+        is_open = step.is_recorded(node) and not step.reading.replay
+        return _scaled_by(step, out, 1 / terms) if is_open else out
+
+    return _either(step, left, right, carry)
+
+
+def _either(step: Step, left: int, right: int, carry: Callable[[int, int], Scaled]) -> Scaled:
+    """A product by ``carry(position of the side with the paths, position of the other)``; see ``roles``.
+
+    Where paths run through both sides, each of the two terms counts half of the other side.
+    """
+    sides = [pair for pair in ((left, right), (right, left)) if step.carries(pair[0])]
+    terms = [carry(*pair) for pair in sides]
+    if len(terms) == 1:
+        return terms[0]
+    half = 0.25 if step.reading.replay else 0.5**step.reading.power  # what is recorded counts squared
+    return add([step.linear(term, lambda m: m * half, 0.0) for term in terms])
 
 
 def _bits(step: Step, node: fx.Node) -> float:
-    """log2 of the growth by a product with the entries of ``node``: 0 for entries of 0 or 1, no bound for a factor."""
-    return math.inf if step.is_factor(node) else 0.0
+    """log2 of the growth by the entries of ``node``: 0 where paths are counted, no bound for what depends on data."""
+    return math.inf if node in step.trace.active else 0.0
 
 
 def _once(weight: Tensor) -> Tensor:
@@ -97,31 +116,25 @@ def addition(step: Step) -> Scaled:
 
 @rule("mul")
 def multiplication(step: Step) -> Scaled:
-    return _times(step, *step.args[:2])
+    if not isinstance(step.args[1], fx.Node):
+        return _scaled_by(step, step.path(), step.args[1])
+    return _either(step, 0, 1, lambda carrier, other: _scaled_by(step, step.path(carrier), step.args[other]))
 
 
 @rule("addcmul")
 def addcmul(step: Step) -> Scaled:
     """a + value * b * c."""
-    start, left, right = step.args[:3]
+    start, *product = step.args[:3]
     step.refuse_factors([start])
     terms = [step.paths[start]] if step.is_path(start) else []
-    if step.is_path(left) or step.is_path(right):
-        terms.append(_scaled_by(step, _times(step, left, right), step.node.kwargs.get("value", 1)))
+    if any(step.is_path(argument) for argument in product):
+        both = _either(step, 1, 2, lambda carrier, other: _scaled_by(step, step.path(carrier), step.args[other]))
+        terms.append(_scaled_by(step, both, step.node.kwargs.get("value", 1)))
     return add(terms)
-
-
-def _times(step: Step, left: Any, right: Any) -> Scaled:
-    if step.is_path(left) and step.is_path(right):
-        raise unknown(step.node, "between two activations")
-    value, factor = (left, right) if step.is_path(left) else (right, left)
-    return _scaled_by(step, step.paths[value], factor)
 
 
 @rule("div")
 def division(step: Step) -> Scaled:
-    if step.is_path(step.args[1]):
-        raise unknown(step.node, "by an activation")
     divisor = step.args[1]
     if isinstance(divisor, fx.Node):
         coefficient = step.fixed(divisor)

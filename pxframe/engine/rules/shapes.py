@@ -16,9 +16,10 @@ MOVES = frozenset(
     (
         *("view", "_unsafe_view", "reshape", "flatten", "unsqueeze", "squeeze", "expand", "repeat"),
         *("permute", "t", "transpose", "movedim", "roll", "flip"),
-        *("select", "slice", "narrow", "unbind", "split", "split_with_sizes", "chunk"),
+        *("select", "slice", "narrow", "unbind", "split", "split_with_sizes", "unsafe_split", "chunk"),
         *("index", "_unsafe_index", "index_select"),
-        *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle"),
+        *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "unfold", "im2col"),
+        *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)),
     )
 )
 #: Identities. ``detach`` is one here: a path network's own gradient must pass.
@@ -52,6 +53,17 @@ def as_strided(step: Step) -> Scaled:
     if step.result_shape() != tuple(step.path().mantissa.shape):
         raise unknown(step.node, "to another shape")
     return step.path()
+
+
+@rule("col2im")
+def col2im(step: Step) -> Scaled:
+    """Adds up patches where they overlap: at most one value of each of the kernel's positions."""
+    size, kernel, dilation, padding, stride = step.args[1:]
+
+    def fold(m: Tensor) -> Tensor:
+        return torch.ops.aten.col2im(m, size, kernel, dilation, padding, stride)
+
+    return step.path().map(fold, math.log2(math.prod(kernel)))
 
 
 @rule("getitem")

@@ -30,6 +30,16 @@ PRODUCTS: dict[str, tuple[int, int]] = {
     "matmul": (1, 0),
 }
 
+#: Elementwise operations phi with phi(0) = 0 that let a part of their input through.
+ACTIVATIONS = frozenset(
+    (
+        *("relu", "leaky_relu", "rrelu_with_noise", "_prelu_kernel", "gelu", "silu", "mish", "hardswish", "hardtanh"),
+        *("elu", "tanh", "softshrink", "hardshrink", "threshold", "clamp", "clamp_min", "clamp_max"),
+    )
+)
+#: Elementwise operations with phi(0) > 0: factors where they only multiply, else activations with a bias phi(0).
+SIGMOIDS = frozenset(("sigmoid", "hardsigmoid", "softplus"))
+
 
 def rule(*operations: str) -> Callable[[Rule], Rule]:
     """Register a rule for aten operations, by name without overload (``"add"`` covers ``aten.add.Tensor``)."""
@@ -81,7 +91,7 @@ class Step:
         paths: the path values of this reading: a ``Scaled`` for every node that a path leads through.
         values: the tensors of f: of nodes that do not depend on the input, and of all nodes if f runs.
         fixed: returns the value that this reading uses for a weight, a coefficient (a node that does not depend on the
-            input) or a factor.
+            input), a factor, or a recorded side of a product.
         trace: the graph. Rules read the names behind placeholder nodes and the factors (see ``factors.py``).
         reuse: position of the argument whose path value may be written over; None if there is none.
     """
@@ -110,6 +120,15 @@ class Step:
 
     def is_path(self, argument: Any) -> bool:
         return isinstance(argument, fx.Node) and argument in self.paths
+
+    def carries(self, index: int) -> bool:
+        """Whether paths run through an argument of this product; where they do not, it multiplies them."""
+        positions = self.trace.carried.get(self.node)
+        return self.is_path(self.args[index]) and (positions is None or index in positions)
+
+    def is_recorded(self, node: fx.Node) -> bool:
+        """Whether ``node``, which multiplies paths here, carries paths itself elsewhere."""
+        return node in self.trace.active and node not in self.trace.factors
 
     def is_factor(self, argument: Any) -> bool:
         return isinstance(argument, fx.Node) and argument in self.trace.factors
@@ -142,8 +161,8 @@ class Step:
             node: the node of ``weight``.
             terms: the largest number of products that the function sums in one entry.
         """
-        bits = math.inf if self.is_factor(node) else math.log2(max(1, terms))
-        exponent = self.reading.exponents.get(self.trace.parameter(node) or "")
+        bits = math.inf if node in self.trace.active else math.log2(max(1, terms))
+        exponent = self.reading.exponents.get(self.trace.moved.get(node, ""))
         if exponent is not None:
             out = value.times(weight, function, bits)
             return Scaled(out.mantissa, out.exponent + exponent, out.growth)
