@@ -37,12 +37,11 @@ class Net:
         masks: bool tensors of the same names and shapes, true where kept.
         loss: ``loss(output, target) -> scalar``.
         generator: seeded CPU generator, for scorers that draw numbers.
-        density: the share of weights to be kept after this round; None where only scores are wanted.
+        density: the share of weights to be kept after this round; None where only scores are wanted. A scorer that
+            reads it is scored anew for every sparsity.
         memory: for the scorer alone: whatever it carries from one round to the next.
         cache: for :mod:`pxframe.scoring.paths` alone: what the path networks carry from one round to the next.
     """
-
-    density: float | None = None
 
     def __init__(
         self,
@@ -66,6 +65,21 @@ class Net:
         self.cache: dict[Any, Any] = {}
         self._train = train
         self._required: list[tuple[Tensor, str]] = []
+        self._density: float | None = None
+        self._read: set[str] = set()
+
+    @property
+    def density(self) -> float | None:
+        self._read.add("density")
+        return self._density
+
+    @density.setter
+    def density(self, density: float | None) -> None:
+        self._density = density
+
+    @property
+    def density_was_read(self) -> bool:
+        return "density" in self._read
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
