@@ -11,6 +11,7 @@ from pxframe.engine.reading import Reading, path_dtype, path_weights
 from pxframe.engine.scaled import Scaled
 from pxframe.scoring.paths import (
     active_paths,
+    at_once,
     check_outputs,
     contract,
     f_tensors,
@@ -90,7 +91,13 @@ def _joint(net, batches, batch_norm):
         check_outputs(net, run.outputs, len(inputs))
         return scaled_saliencies(net, contract(run.paths[0]), weights)
 
-    return summed(part(inputs) for inputs, _ in batches)
+    def parts():
+        for inputs, _ in batches:
+            # Batch statistics need the whole batch; everything else is a sum over samples.
+            for some in inputs.split(at_once(net, inputs) if batch_norm == "running" else len(inputs)):
+                yield part(some)
+
+    return summed(parts())
 
 
 def _release(net, batches, first):

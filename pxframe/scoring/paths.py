@@ -17,6 +17,7 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Scaled, add, align, power_of_two, writable
 from pxframe.scoring.net import Net
 
@@ -70,6 +71,17 @@ def active_paths(
     if not totals:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
     return list(totals.values()), {name: variance / samples for name, variance in variances.items()}
+
+
+def at_once(net: Net, inputs: Tensor) -> int:
+    """How many samples of a batch to take through a backward pass at once: it then holds what a forward pass does.
+
+    The one keeps the input of every convolution or matrix product and the gates between them, the other two values at
+    a time.
+    """
+    trace = net.trace(inputs[:1])
+    sizes = [math.prod(node.meta["val"].shape) for node in trace.paths if operation(node) in PRODUCTS]
+    return max(1, 2 * len(inputs) * max(sizes, default=1) // sum(sizes, start=1))
 
 
 def open_paths(
@@ -154,9 +166,10 @@ def _product(gradient: Tensor, weight: Tensor) -> Tensor:
 
 def summed(parts: Iterable[Mapping[str, Scaled]]) -> dict[str, Tensor]:
     """The sum of scores, as tensors. ``parts`` may be a generator: no more than two parts are in memory at a time."""
-    total: Mapping[str, Scaled] = {}
+    total: dict[str, Scaled] = {}
     for part in parts:
-        total = {name: add([total[name], value]) for name, value in part.items()} if total else part
+        for name, value in part.items():  # one by one, so that each sum takes the place of what it was made from
+            total[name] = add([total[name], value]) if name in total else value
     if not total:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
     return plain(total)
