@@ -89,7 +89,7 @@ def _joint(net, batches, batch_norm):
         start = squared_input(inputs, path_dtype(inputs.dtype))
         run = interpret(net.trace(inputs), f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
         check_outputs(net, run.outputs, len(inputs))
-        return scaled_saliencies(net, contract(run.paths[0]), weights)
+        return scaled_saliencies(net, contract(run.paths[0]), weights, len(inputs))
 
     def parts():
         for inputs, _ in batches:
@@ -122,7 +122,7 @@ def _release(net, batches, first):
             counts = [Scaled(c.mantissa.sum(0, keepdim=True), c.exponent) for c in counts]
             one = inputs[:1]
             values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, dtype))]).paths[0]
-        scores = scaled_saliencies(net, contract(values, counts), weights)
+        scores = scaled_saliencies(net, contract(values, counts), weights, len(inputs) if first else 1)
         last = (lambda s, u: s * u) if first else (lambda s, u: s.abs())
         return {n: Scaled(last(s.mantissa, weights[n].detach()), s.exponent) for n, s in scores.items()}
 

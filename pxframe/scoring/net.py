@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pxframe.base.errors import PxframeError, some, within
+from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.trace import Trace, trace_model
 from pxframe.scoring.batches import Batches
@@ -182,7 +183,8 @@ class Net:
                     loss = self.loss(self(inputs, leaves), targets)
                 if loss.ndim:
                     raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
-                found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+                with repeatable(len(inputs)):
+                    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
                 for name, gradient in zip(leaves, found, strict=True):
                     if gradient is not None:
                         total[name] += gradient

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
+from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
@@ -148,12 +149,17 @@ def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[s
     return plain(scaled_saliencies(net, total, weights))
 
 
-def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Scaled]:
-    """S = dR/du * u as scaled values, all of R's exponent. Zero for a weight no path uses."""
+def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor], samples: int = 1) -> dict[str, Scaled]:
+    """S = dR/du * u as scaled values, all of R's exponent. Zero for a weight no path uses.
+
+    Args:
+        samples: how many inputs the path networks of R were given; 1 for open networks.
+    """
     leaves = [weights[name] for name in net.masks]
     found: tuple[Tensor | None, ...] = (None,) * len(leaves)
     if total.mantissa.requires_grad:
-        found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
+        with repeatable(samples):
+            found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
     return {
         name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)
         for name, leaf, g in zip(net.masks, leaves, found, strict=True)
@@ -205,7 +211,8 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Sca
     [(inputs, by_output)] = counts
     values, weights = open_paths(net, inputs, 2, leaves=True)
     total, exponents = contract(values), mantissas(net, 2)[1]
-    found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
+    with repeatable(1):
+        found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
     # The derivative by a pruned weight's square exists, but the weight is not in the network.
     kept = [
         Scaled((g * net.masks[name]).double().sum(), total.exponent - exponents[name])
