@@ -1,6 +1,8 @@
-"""How long `pxframe list` takes against `python -c "import torch"`, alternating, as a ratio of medians.
+"""How long `pxframe list`, and the first prune of a process, take against `python -c "import torch"`.
 
-python benchmarks/startup.py [--pairs 10]
+The commands alternate; ratios are of medians::
+
+    python benchmarks/startup.py [--pairs 10]
 """
 
 from __future__ import annotations
@@ -11,8 +13,14 @@ import subprocess
 import sys
 import time
 
+PRUNE = """
+import torch, pxframe
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 10))
+pxframe.prune(model, [(torch.randn(4, 3, 8, 8), None)], "px", sparsity=0.5, rounds=1)
+"""
 COMMANDS = {
     "pxframe list": [sys.executable, "-c", "from pxframe_tools.cli import main; main(['list'])"],
+    "first prune": [sys.executable, "-c", PRUNE],
     "import torch": [sys.executable, "-c", "import torch"],
 }
 
@@ -30,8 +38,7 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
     for name, median in medians.items():
-        print(f"{name:<14}{median:6.2f} s")
-    print(f"{'ratio':<14}{medians['pxframe list'] / medians['import torch']:6.2f}")
+        print(f"{name:<14}{median:6.2f} s, {median / medians['import torch']:.2f} of import torch")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pxframe.engine.reading import Reading, path_dtype, path_weights
 from pxframe.engine.scaled import Scaled
 from pxframe.scoring.paths import (
     active_paths,
+    at_once,
     check_outputs,
     contract,
     f_tensors,
@@ -88,9 +89,15 @@ def _joint(net, batches, batch_norm):
         start = squared_input(inputs, path_dtype(inputs.dtype))
         run = interpret(net.trace(inputs), f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
         check_outputs(net, run.outputs, len(inputs))
-        return scaled_saliencies(net, contract(run.paths[0]), weights)
+        return scaled_saliencies(net, contract(run.paths[0]), weights, len(inputs))
 
-    return summed(part(inputs) for inputs, _ in batches)
+    def parts():
+        for inputs, _ in batches:
+            # Batch statistics need the whole batch; everything else is a sum over samples.
+            for some in inputs.split(at_once(net, inputs) if batch_norm == "running" else len(inputs)):
+                yield part(some)
+
+    return summed(parts())
 
 
 def _release(net, batches, first):
@@ -115,7 +122,7 @@ def _release(net, batches, first):
             counts = [Scaled(c.mantissa.sum(0, keepdim=True), c.exponent) for c in counts]
             one = inputs[:1]
             values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, dtype))]).paths[0]
-        scores = scaled_saliencies(net, contract(values, counts), weights)
+        scores = scaled_saliencies(net, contract(values, counts), weights, len(inputs) if first else 1)
         last = (lambda s, u: s * u) if first else (lambda s, u: s.abs())
         return {n: Scaled(last(s.mantissa, weights[n].detach()), s.exponent) for n, s in scores.items()}
 

@@ -2,8 +2,8 @@
 
 ``errors`` words messages, and ``options`` checks what users give. ``files``, ``scratch`` and ``lock`` write files and
 folders without loss. ``paths`` finds data, ``archives`` unpacks it, and ``prepared`` lets a function write it once.
-``undisturbed`` leaves models and random states as they were, and ``wrappers`` takes wrappers off a model. ``versions``
-tells which versions a result depends on. ``bars`` shows progress.
+``undisturbed`` leaves models and random states as they were, and ``wrappers`` takes wrappers off a model. ``threads``
+makes backward passes repeatable. ``versions`` tells which versions a result depends on. ``bars`` shows progress.
 
 Imports no other room of ``pxframe``.
 """

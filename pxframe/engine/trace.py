@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call, functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from pxframe.base.errors import PxframeError
@@ -17,6 +15,7 @@ from pxframe.engine.computed import find_computed
 from pxframe.engine.factors import masks
 from pxframe.engine.graph import Trace
 from pxframe.engine.layers import recording_layers
+from pxframe.engine.record import record
 from pxframe.engine.reuse import find_reuse
 from pxframe.engine.roles import find_roles, needed
 from pxframe.engine.unfused import UnrolledRecurrence, math_attention
@@ -32,9 +31,10 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
         PxframeError: the model's Python code cannot be traced, or its output does not use its input.
     """
 
-    def forward(flat: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+    def forward(*flat: Tensor) -> list[Tensor]:
+        *own, x = flat
         # The model may work in place on its input.
-        output = functional_call(model, dict(zip(tensors, flat, strict=True)), (x.clone(),))
+        output = functional_call(model, dict(zip(tensors, own, strict=True)), (x.clone(),))
         leaves = pytree.tree_leaves(output)
         return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
@@ -45,16 +45,17 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
         tensors = {**parameters, **dict(model.named_buffers())}
         with recording_layers(model) as running:
             try:
+                given = [*tensors.values(), inputs]
                 with UnrolledRecurrence():
-                    module = make_fx(functionalize(forward, remove="mutations"))(list(tensors.values()), inputs)
-                if any(map(_writes, module.graph.nodes)):  # inside some operations torch looks only the second time
-                    again = functionalize(fx.Interpreter(module).run, remove="mutations")
-                    module = make_fx(again)(*tensors.values(), inputs)
+                    graph, constants = record(functionalize(forward, remove="mutations"), given)
+                if any(map(_writes, graph.nodes)):  # inside some operations torch looks only the second time
+                    again = fx.Interpreter(fx.GraphModule(constants, graph)).run
+                    graph, constants = record(functionalize(again, remove="mutations"), given)
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # of any module's forward, or of torch's tracer
                 raise _explained(error, inputs, running) from error
-    return _read(module, list(tensors), frozenset(parameters))
+    return _read(graph, constants, list(tensors), frozenset(parameters))
 
 
 def _writes(node: fx.Node) -> bool:
@@ -78,16 +79,16 @@ def _explained(error: Exception, inputs: Tensor, running: Sequence[str]) -> Pxfr
     )
 
 
-def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) -> Trace:
-    for node in module.graph.nodes:
+def _read(graph: fx.Graph, constants: dict[str, Tensor], names: list[str], parameters: frozenset[str]) -> Trace:
+    for node in graph.nodes:
         if node.target is torch.ops.aten.as_strided_.default:  # torch's own, of 1x1 kernels in channels_last
             node.target = torch.ops.aten.as_strided.default
         if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
             # What forward writes into a buffer: nothing to do with its output, and never to be done again.
             node.replace_all_uses_with(node.args[1])
-            module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
-    nodes = list(module.graph.nodes)
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    nodes = list(graph.nodes)
     placeholders = [n for n in nodes if n.op == "placeholder"]
     inputs = placeholders[-1]
     body = [n for n in nodes if n.op in ("call_function", "get_attr")]
@@ -114,7 +115,7 @@ def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) 
         parameters=parameters,
         moved=moved,
         computed=computed,
-        constants={n.target: _attribute(module, n.target) for n in body if n.op == "get_attr"},
+        constants={str(n.target): constants[str(n.target)] for n in body if n.op == "get_attr"},
         inputs=inputs,
         outputs=outputs,
         active=frozenset(active),
@@ -134,9 +135,3 @@ def _last_use(nodes: list[fx.Node], active: set[fx.Node], keep: set[fx.Node]) ->
         last[node] = list(dict.fromkeys(freed))
         seen.update(freed)
     return last
-
-
-def _attribute(module: Any, path: str) -> Tensor:
-    for part in path.split("."):
-        module = getattr(module, part)
-    return module

@@ -16,7 +16,7 @@ from pxframe.job.prunings import Pruning
 from pxframe.job.stages import Say
 from pxframe.job.trainer import Trainer
 from pxframe.plugin.task import Task
-from pxframe.pruning.loop import prune
+from pxframe.pruning.loop import Known, prune
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.layers import describe
 from pxframe.ticket.ticket import Ticket
@@ -49,7 +49,8 @@ def prune_subject(job: Job, subject: Subject, prunings: Mapping[str, Pruning], s
     _set_mode(model, job.scored_on.mode)
     batches = _ScoringBatches(subject.task, job)
     weights = fingerprint(model.state_dict())
-    tickets = {}
+    tickets: dict[str, Ticket] = {}
+    known: Known = {}
     for name, pruning in prunings.items():
         file, rounds = subject.folder / f"{name}.safetensors", subject.folder / f"{name}.rounds"
         arguments = {**subject.arguments, **pruning.settings}
@@ -65,6 +66,7 @@ def prune_subject(job: Job, subject: Subject, prunings: Mapping[str, Pruning], s
                 train=Trainer(job, subject.task, subject.backbone, folder=rounds, recipe=recipe, say=say),
                 seed=job.seed,
                 allow_collapse=True,
+                known=known,
             )
             ticket = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, ticket.start)
             ticket.save(file)

@@ -67,12 +67,13 @@ def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor],
         candidates: by layer, true where an entry may be kept.
         keep: how many of the candidates are kept.
     """
-    counts = [
-        torch.stack([((s == 0) & candidates[n]).sum(), ((s < 0) & candidates[n]).sum(), candidates[n].sum()])
-        for n, s in scores.items()
-    ]
-    zeros, negative, totals = torch.stack(counts).T.tolist()  # one question to the device
-    surplus = sum(totals) - sum(negative) - keep
+    tied = torch.stack([((s == 0) & candidates[n]).count_nonzero() for n, s in scores.items()])
+    zeros = tied.tolist()  # a question to the device; there is another only if there are zeros
+    if not any(zeros):
+        return ""
+    rest = [torch.stack([((s < 0) & candidates[n]).count_nonzero(), candidates[n].sum()]) for n, s in scores.items()]
+    negative, total = torch.stack(rest).sum(0).tolist()
+    surplus = total - negative - keep
     if not 0 < surplus < sum(zeros):
         return ""
     layers = [name for name, number in zip(scores, zeros, strict=True) if number]

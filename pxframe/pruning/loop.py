@@ -28,6 +28,8 @@ from pxframe.scoring.scorer import Scorer
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
+#: Scores by what they depend on; see :func:`prune`.
+Known = dict[str, dict[str, Tensor]]
 
 
 def score(
@@ -97,6 +99,7 @@ def prune(
     exclude: Iterable[str] | None = None,
     seed: int = 0,
     allow_collapse: bool = False,
+    known: Known | None = None,
     **options: Any,
 ) -> Ticket:
     """Prune ``model`` before training and return the ticket; the model itself is left bit for bit as it was.
@@ -120,6 +123,8 @@ def prune(
         exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted; default: none.
         allow_collapse: give the ticket of a network whose output no longer depends on its input, with the reason in
             ``ticket.meta["collapsed"]``, instead of an error.
+        known: a dict to keep scores in. Give the same one to several calls with the same model, batches, loss, train
+            and seed: a method that scores once is then scored for the first of them only, and thresholded for each.
 
     Raises:
         PxframeError: bad arguments; a scorer that fails or gives scores that are not finite; a network that collapsed.
@@ -130,7 +135,7 @@ def prune(
     asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude}
     plan = Plan.of(method, asked, settings)
     model = unwrapped(model)
-    ticket = from_first_rank(lambda: _pruned(model, batches, method, plan, loss, train, seed, allow_collapse))
+    ticket = from_first_rank(lambda: _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known))
     host().notify("pxframe_ticket_made", ticket=ticket)
     return ticket
 
@@ -144,6 +149,7 @@ def _pruned(
     train: Train | None,
     seed: int,
     allow_collapse: bool,
+    known: Known | None,
 ) -> Ticket:
     device, granularity, warned, collapsed = device_of(model), plan.granularity, False, ""
     data = Batches(batches, device)
@@ -158,12 +164,17 @@ def _pruned(
             for number in range(1, plan.rounds + 1):
                 where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
                 net.density = plan.density(number)
-                with blaming(where):
-                    found = (method.score_channels if granularity.scores_channels else method.score)(net, data)
-                net.check_untouched(where, exact=number == plan.rounds)
-                with blaming(where):
-                    net.settle()
-                scores = check_scores(found, plan.entries(net.masks), where)
+                shared = None if known is None else _shared(method, plan, net.masks, seed)
+                scores = None if known is None or shared is None else known.get(shared)
+                if scores is None:
+                    with blaming(where):
+                        found = (method.score_channels if granularity.scores_channels else method.score)(net, data)
+                    net.check_untouched(where, exact=number == plan.rounds)
+                    with blaming(where):
+                        net.settle()
+                    scores = check_scores(found, plan.entries(net.masks), where)
+                    if known is not None and shared is not None and not net.density_was_read:
+                        known[shared] = scores
                 if granularity.compute_aware:
                     scores = {n: s * len(s) / max((costs or {}).get(n, 1), 1) for n, s in scores.items()}
                 candidates = plan.candidates(net.masks, method.revives)
@@ -171,11 +182,10 @@ def _pruned(
                     _log.warning("%s: %s", where, ties)
                     warned = True
                 net.masks = plan.masks(scores, net.masks, number, method.revives)
-                # a scorer that revives weights may connect the network again
-                if example is not None and (method.revives or not collapsed):
+                if example is not None and not collapsed and plan.checks(number, method.revives):
                     with blaming(where):
                         collapsed = collapse(net, example)
-                    if collapsed and not allow_collapse and not (method.revives and number < plan.rounds):
+                    if collapsed and not allow_collapse:
                         raise PxframeError(f"{where}: {collapsed}, or pass allow_collapse=True")
                     collapsed = collapsed and f"{where}: {collapsed}"
                 host().notify(
@@ -183,11 +193,11 @@ def _pruned(
                     scorer=method.name,
                     round=number,
                     rounds=plan.rounds,
-                    density=net.density,
+                    density=plan.density(number),
                     scores=scores,
                     masks=dict(net.masks),
                 )
-                bar.advance(f"density {net.density:.2%}")
+                bar.advance(f"density {plan.density(number):.2%}")
         with blaming(f"scorer {method.name!r}, after the last round"):
             start = dict(method.restart(net) or {})
         weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
@@ -206,6 +216,13 @@ def _pruned(
         if ticket.meta[key]:
             _log.warning(f"%s: {text}", method.name, ", ".join(ticket.meta[key]))
     return ticket
+
+
+def _shared(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) -> str | None:
+    """What the scores of a method that scores once depend on, beside the model and the data; None for other methods."""
+    if plan.rounds > 1 or type(method).restart is not Scorer.restart:
+        return None
+    return repr((type(method), method.options(), plan.granularity.scores_channels, list(masks), seed))
 
 
 def _prunable(model: nn.Module, example: Tensor | None, exclude: Iterable[str]) -> list[str]:

@@ -111,6 +111,14 @@ class Plan:
         """How many entries are kept after round ``number``."""
         return round(self.density(number) * sum(e.numel() for e in entries.values()))
 
+    def checks(self, number: int, revives: bool) -> bool:
+        """Whether to look after round ``number`` if the network has collapsed.
+
+        That takes a pass through it, as long as a round of many scorers. What has collapsed stays so, and ten looks are
+        enough to stop early; but with ``revives`` the network may be connected again, and only the last round counts.
+        """
+        return number == self.rounds or (not revives and number % max(1, self.rounds // 10) == 0)
+
     def masks(
         self, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], number: int, revives: bool
     ) -> dict[str, Tensor]:

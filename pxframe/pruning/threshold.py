@@ -7,11 +7,15 @@ favoured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import gcd
 
 import numpy as np
 import torch
 from torch import Tensor
+
+#: About so many scores tell where the threshold is to be looked for.
+_SAMPLE = 1 << 17
 
 
 def global_masks(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor], keep: int) -> dict[str, Tensor]:
@@ -25,9 +29,10 @@ def global_masks(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor],
     Returns:
         bool masks by name.
     """
-    # What may not be kept falls below every score; no count is read, so a GPU need not be waited for.
-    flat = torch.cat([s.flatten().masked_fill(~candidates[n].flatten(), -torch.inf) for n, s in scores.items()])
-    kept = highest(flat, keep).split([s.numel() for s in scores.values()])
+    if keep <= 0:
+        return {name: torch.zeros_like(candidates[name]) for name in scores}
+    choose = _on_cpu if all(score.device.type == "cpu" for score in scores.values()) else _on_device
+    kept = choose([s.detach().flatten() for s in scores.values()], [candidates[n].flatten() for n in scores], keep)
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), kept, strict=True)}
 
 
@@ -41,32 +46,63 @@ def layer_masks(
     }
 
 
-def highest(values: Tensor, keep: int) -> Tensor:
-    """Bool tensor, true at exactly ``keep`` of the highest of ``values`` (one dimension), ties by the rule above."""
-    if keep >= values.numel():
-        return torch.ones_like(values, dtype=torch.bool)
-    if keep <= 0:
-        return torch.zeros_like(values, dtype=torch.bool)
-    return _on_cpu(values, keep) if values.device.type == "cpu" else _on_device(values, keep)
+def _on_cpu(scores: Sequence[Tensor], candidates: Sequence[Tensor], keep: int) -> list[Tensor]:
+    """A sample tells between which two scores the threshold lies; only what is between them has to be ordered.
+
+    Most of the time is spent on moving memory, so nothing of the size of all scores is made but the masks.
+    """
+    dtype = torch.float64 if any(s.dtype == torch.float64 for s in scores) else torch.float32  # NumPy lacks bfloat16
+    values = [score.to(dtype).numpy() for score in scores]
+    allowed = [candidate.numpy() for candidate in candidates]
+    for low, high in (_bracket(values, allowed, keep), (-np.inf, np.inf)):  # a sample may mislead
+        kept = [(v > high) & a for v, a in zip(values, allowed, strict=True)]
+        between = [np.flatnonzero(((v >= low) & a) ^ k) for v, a, k in zip(values, allowed, kept, strict=True)]
+        missing = keep - sum(int(np.count_nonzero(k)) for k in kept)
+        if 0 <= missing <= sum(map(len, between)):
+            break
+    chosen = _highest(np.concatenate([v[at] for v, at in zip(values, between, strict=True)]), missing)
+    ends = np.cumsum([len(at) for at in between])
+    for part, at, found in zip(kept, between, np.split(chosen, ends[:-1]), strict=True):
+        part[at[found]] = True
+    return [torch.from_numpy(part) for part in kept]
 
 
-def _on_cpu(values: Tensor, keep: int) -> Tensor:
-    # NumPy selects among millions several times faster than torch, but has no bfloat16.
-    numbers = (values if values.dtype == torch.float64 else values.float()).detach().numpy()
-    at = len(numbers) - keep
-    threshold = np.partition(numbers, at)[at]
-    kept = numbers > threshold
+def _bracket(values: Sequence[np.ndarray], allowed: Sequence[np.ndarray], keep: int) -> tuple[float, float]:
+    total = sum(map(len, values))
+    if total < 2 * _SAMPLE:
+        return -np.inf, np.inf
+    step = total // _SAMPLE
+    while gcd(step, 2 * 3 * 5 * 7) > 1:  # else it might meet the same place of every kernel
+        step += 1
+    sample = np.concatenate([v[::step][a[::step]] for v, a in zip(values, allowed, strict=True)])
+    at = len(sample) * (1 - keep / sum(int(np.count_nonzero(a)) for a in allowed))
+    margin = 4 * len(sample) ** 0.5  # eight standard deviations of the rank in a random sample
+    ranks = [min(max(int(at + side), 0), len(sample) - 1) for side in (-margin, margin)]
+    low, high = np.partition(sample, ranks)[ranks]
+    return (low if at > margin else -np.inf), (high if at + margin < len(sample) else np.inf)
+
+
+def _highest(values: np.ndarray, keep: int) -> np.ndarray:
+    """True at exactly ``keep`` of the highest of ``values``, ties by the rule above."""
+    if keep == 0:
+        return np.zeros(len(values), dtype=bool)
+    at = len(values) - keep
+    threshold = np.partition(values, at)[at]
+    kept = values > threshold
     missing = keep - int(np.count_nonzero(kept))
-    tied = np.flatnonzero(numbers == threshold)
+    tied = np.flatnonzero(values == threshold)
     # The ranks r with r * missing mod len(tied) < missing, listed: the k-th is k * len(tied) / missing, rounded up.
     kept[tied[-(-np.arange(missing) * len(tied) // missing)]] = True
-    return torch.from_numpy(kept)
+    return kept
 
 
-def _on_device(values: Tensor, keep: int) -> Tensor:
+def _on_device(scores: Sequence[Tensor], candidates: Sequence[Tensor], keep: int) -> list[Tensor]:
     """The same without reading anything back: the host does not wait for the device."""
+    # What may not be kept falls below every score.
+    values = torch.cat([s.masked_fill(~c, -torch.inf) for s, c in zip(scores, candidates, strict=True)])
     threshold = torch.kthvalue(values, values.numel() - keep + 1).values
-    kept, tied = values > threshold, values == threshold
-    missing = keep - kept.count_nonzero()
+    above, tied = values > threshold, values == threshold
+    missing = keep - above.count_nonzero()
     ranks = tied.cumsum(0).sub_(1)
-    return kept | (tied & (ranks.mul_(missing).remainder_(tied.count_nonzero()) < missing))
+    kept = above | (tied & (ranks.mul_(missing).remainder_(tied.count_nonzero()) < missing))
+    return list(kept.split([score.numel() for score in scores]))

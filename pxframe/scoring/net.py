@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pxframe.base.errors import PxframeError, some, within
+from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.trace import Trace, trace_model
 from pxframe.scoring.batches import Batches
@@ -37,12 +38,11 @@ class Net:
         masks: bool tensors of the same names and shapes, true where kept.
         loss: ``loss(output, target) -> scalar``.
         generator: seeded CPU generator, for scorers that draw numbers.
-        density: the share of weights to be kept after this round; None where only scores are wanted.
+        density: the share of weights to be kept after this round; None where only scores are wanted. A scorer that
+            reads it is scored anew for every sparsity.
         memory: for the scorer alone: whatever it carries from one round to the next.
         cache: for :mod:`pxframe.scoring.paths` alone: what the path networks carry from one round to the next.
     """
-
-    density: float | None = None
 
     def __init__(
         self,
@@ -66,6 +66,21 @@ class Net:
         self.cache: dict[Any, Any] = {}
         self._train = train
         self._required: list[tuple[Tensor, str]] = []
+        self._density: float | None = None
+        self._read: set[str] = set()
+
+    @property
+    def density(self) -> float | None:
+        self._read.add("density")
+        return self._density
+
+    @density.setter
+    def density(self, density: float | None) -> None:
+        self._density = density
+
+    @property
+    def density_was_read(self) -> bool:
+        return "density" in self._read
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
@@ -168,7 +183,8 @@ class Net:
                     loss = self.loss(self(inputs, leaves), targets)
                 if loss.ndim:
                     raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
-                found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+                with repeatable(len(inputs)):
+                    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
                 for name, gradient in zip(leaves, found, strict=True):
                     if gradient is not None:
                         total[name] += gradient

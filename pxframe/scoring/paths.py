@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
+from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Scaled, add, align, power_of_two, writable
 from pxframe.scoring.net import Net
 
@@ -70,6 +72,17 @@ def active_paths(
     if not totals:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
     return list(totals.values()), {name: variance / samples for name, variance in variances.items()}
+
+
+def at_once(net: Net, inputs: Tensor) -> int:
+    """How many samples of a batch to take through a backward pass at once: it then holds what a forward pass does.
+
+    The one keeps the input of every convolution or matrix product and the gates between them, the other two values at
+    a time.
+    """
+    trace = net.trace(inputs[:1])
+    sizes = [math.prod(node.meta["val"].shape) for node in trace.paths if operation(node) in PRODUCTS]
+    return max(1, 2 * len(inputs) * max(sizes, default=1) // sum(sizes, start=1))
 
 
 def open_paths(
@@ -136,12 +149,17 @@ def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[s
     return plain(scaled_saliencies(net, total, weights))
 
 
-def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Scaled]:
-    """S = dR/du * u as scaled values, all of R's exponent. Zero for a weight no path uses."""
+def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor], samples: int = 1) -> dict[str, Scaled]:
+    """S = dR/du * u as scaled values, all of R's exponent. Zero for a weight no path uses.
+
+    Args:
+        samples: how many inputs the path networks of R were given; 1 for open networks.
+    """
     leaves = [weights[name] for name in net.masks]
     found: tuple[Tensor | None, ...] = (None,) * len(leaves)
     if total.mantissa.requires_grad:
-        found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
+        with repeatable(samples):
+            found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
     return {
         name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)
         for name, leaf, g in zip(net.masks, leaves, found, strict=True)
@@ -154,9 +172,10 @@ def _product(gradient: Tensor, weight: Tensor) -> Tensor:
 
 def summed(parts: Iterable[Mapping[str, Scaled]]) -> dict[str, Tensor]:
     """The sum of scores, as tensors. ``parts`` may be a generator: no more than two parts are in memory at a time."""
-    total: Mapping[str, Scaled] = {}
+    total: dict[str, Scaled] = {}
     for part in parts:
-        total = {name: add([total[name], value]) for name, value in part.items()} if total else part
+        for name, value in part.items():  # one by one, so that each sum takes the place of what it was made from
+            total[name] = add([total[name], value]) if name in total else value
     if not total:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
     return plain(total)
@@ -192,7 +211,8 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Sca
     [(inputs, by_output)] = counts
     values, weights = open_paths(net, inputs, 2, leaves=True)
     total, exponents = contract(values), mantissas(net, 2)[1]
-    found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
+    with repeatable(1):
+        found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)
     # The derivative by a pruned weight's square exists, but the weight is not in the network.
     kept = [
         Scaled((g * net.masks[name]).double().sum(), total.exponent - exponents[name])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pxframe.base.undisturbed import evaluating, undisturbed
+from pxframe.engine.record import PlainMode
 from pxframe.engine.rules.shapes import MOVES, SAME
 from pxframe.engine.rules.table import PRODUCTS
 from pxframe.scoring.model import explaining_forward
@@ -46,7 +46,7 @@ def multiplied_parameters(model: nn.Module, parameters: Iterable[str], example: 
     return watch.found
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(PlainMode):
     """Follows through a forward pass what depends on the input, and what was computed from parameters alone."""
 
     def __init__(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> None:

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
+import pxframe
 from pxframe.base.errors import PxframeError
 from pxframe.job import subject, trainer
 from pxframe.job.config import JobConfig, Prune
@@ -12,6 +14,7 @@ from pxframe.job.job import Job, ScoredOn
 from pxframe.job.prunings import prunings
 from pxframe.job.stages import ticket_digest
 from pxframe.job.tickets import make_tickets, same_weights, with_weights
+from pxframe.plugin.registry import SCORERS, build
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
 from pxframe.training.hooks import TicketHook
@@ -107,6 +110,46 @@ def test_the_images_are_read_once_for_all_prunings_of_a_seed(job):
     )
     assert len(made) == 13
     assert job.scored_on.task.reads == 1
+
+
+def test_a_grid_opens_every_image_once_and_scores_a_single_shot_method_once(job, tmp_path, monkeypatch):
+    """Eight methods at nine sparsities: the tickets, and what they say of themselves, are those of a prune for each."""
+    for number in range(6):
+        image = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (8, 8, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(image)
+    folder = {"type": "torchvision.datasets.ImageFolder", "root": str(tmp_path / "images")}
+    task = build("task", {"type": "classification", "data": {"train": folder, "test": folder}})
+    opened, scored = [], []
+    open_image = Image.open
+    monkeypatch.setattr(Image, "open", lambda path, *args: opened.append(path) or open_image(path, *args))
+    single = ["snip", "grasp", "magnitude", "random"]
+    for name in single:
+        scorer = SCORERS.get(name)
+        score = scorer.score
+        monkeypatch.setattr(scorer, "score", lambda *args, s=score, n=name: scored.append(n) or s(*args))
+    iterative = [{"type": name, "rounds": 2} for name in ("px", "synflow", "synflow_l2", "ntk_sap")]
+    levels = [0.1 * number for number in range(1, 10)]
+    job.scored_on = ScoredOn(task, {"type": "classification"}, 6, 3, "eval")
+    job.prunings = prunings(Prune(scorer=[*single, *iterative], sparsity=levels, controls=[]))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 2)
+    )
+    made = make_tickets(job, model, print)
+    assert len(made) == 72
+    assert len(opened) == len(set(opened)) == 6
+    assert sorted(scored) == sorted(single)
+    batches = list(task.batches(6, 3, seed=job.seed))
+    for name, pruning in job.prunings.items():
+        alone = pxframe.prune(
+            model, batches, pruning.scorer, **pruning.settings, loss=task.loss, seed=job.seed, allow_collapse=True
+        )
+        assert all(torch.equal(made[name].masks[n], mask) for n, mask in alone.masks.items()), name
+        meta = dict(made[name].meta)
+        assert meta.pop("made_by")["settings"]["sparsity"] == pruning.settings["sparsity"]
+        assert meta == alone.meta
 
 
 def test_a_random_ticket_has_the_granularity_of_the_one_it_stands_beside(job):

@@ -360,3 +360,39 @@ def test_a_network_that_revived_weights_connect_again_has_not_collapsed():
     ticket = pxframe.prune(model, data, Reconnects(), 0.4, rounds=2, schedule="exponential")
     assert not ticket.emptied
     assert "collapsed" not in ticket.meta
+
+
+def test_scores_are_kept_only_where_a_prune_of_its_own_would_give_the_same():
+    """Not of several rounds, not of a scorer that reads the density, and not of other options, layers or seeds."""
+
+    class Counting(pxframe.Scorer):
+        name, needs = "counting", "nothing"
+        calls = 0
+
+        def __init__(self, reads=False):
+            self.reads = reads
+
+        def score(self, net, batches):
+            Counting.calls += 1
+            assert not self.reads or net.density
+            return {name: torch.rand(w.shape, generator=net.generator) for name, w in net.weights.items()}
+
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Linear(8, 3))
+
+    def calls(*settings):
+        Counting.calls, known = 0, {}
+        for setting in settings:
+            reads = setting.pop("reads", False)
+            shared = pxframe.prune(model, None, Counting(reads), known=known, **setting)
+            alone = pxframe.prune(model, None, Counting(reads), **setting)
+            assert all(torch.equal(shared.masks[name], mask) for name, mask in alone.masks.items())
+            Counting.calls -= setting.get("rounds", 1)
+        return Counting.calls
+
+    low, high = {"sparsity": 0.3}, {"sparsity": 0.6}
+    assert calls({**low}, {**high}) == 1
+    assert calls({**low, "rounds": 2}, {**high, "rounds": 2}) == 4
+    assert calls({**low, "reads": True}, {**high, "reads": True}) == 2
+    assert calls({**low}, {**high, "seed": 1}) == 2
+    assert calls({**low}, {**high, "exclude": "1.*"}) == 2
+    assert calls({**low}, {**high, "granularity": "channel"}) == 2

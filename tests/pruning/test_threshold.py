@@ -3,11 +3,19 @@
 import pytest
 import torch
 
-from pxframe.pruning.threshold import _on_cpu, _on_device, global_masks, highest, layer_masks
+from pxframe.pruning import threshold
+from pxframe.pruning.threshold import _on_cpu, _on_device, global_masks, layer_masks
 
 
 def everything(scores):
     return {name: torch.ones_like(s, dtype=torch.bool) for name, s in scores.items()}
+
+
+def highest(values, keep, choose=None):
+    candidates = torch.ones_like(values, dtype=torch.bool)
+    if choose is not None:
+        return choose([values], [candidates], keep)[0]
+    return global_masks({"a": values}, {"a": candidates}, keep)["a"]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 7, 8, 9, 10])
@@ -78,7 +86,7 @@ def test_among_many_the_same_as_sorting(kind, share, dtype):
 def test_the_device_s_way_keeps_what_the_cpu_s_keeps(levels):
     values = torch.randint(0, levels, (1000,), generator=torch.Generator().manual_seed(0)).float()
     for keep in range(1, 1000, 31):
-        assert torch.equal(_on_cpu(values, keep), _on_device(values, keep))
+        assert torch.equal(highest(values, keep, _on_cpu), highest(values, keep, _on_device))
 
 
 @pytest.mark.parametrize("missing", [1, 3, 10, 29, 30])
@@ -87,6 +95,30 @@ def test_ties_are_kept_by_the_rule(missing, choose):
     """Of n ties those of rank r with r * missing mod n < missing: the gaps between them differ by one at most."""
     values = torch.zeros(100)
     values[torch.arange(100) % 10 < 3] = 1.0
-    kept = choose(values, missing)
+    kept = highest(values, missing, choose)
     ranks = [r for r in range(30) if r * missing % 30 < missing]
     assert kept.nonzero().flatten().tolist() == [10 * (r // 3) + r % 3 for r in ranks]
+
+
+@pytest.mark.parametrize("kind", ["smooth", "ties", "one_value", "infinite", "sorted"])
+@pytest.mark.parametrize("share", [1e-5, 0.02, 0.5, 1.0])
+def test_a_sample_changes_no_mask(kind, share, monkeypatch):
+    """What the sample says narrows the search and decides nothing, not even in layers sorted by their scores."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(3, 40, 7, 3, 3, generator=generator)
+    if kind == "ties":
+        values = (values * 20).floor()
+    elif kind == "one_value":
+        values = torch.ones_like(values)
+    elif kind == "infinite":
+        values[values > 0.6] = torch.inf
+    elif kind == "sorted":
+        values = values.flatten().sort().values.view(values.shape)
+    scores = {str(i): layer for i, layer in enumerate(values)}
+    candidates = {name: torch.rand(s.shape, generator=generator) < 0.7 for name, s in scores.items()}
+    keep = max(1, int(share * sum(int(c.sum()) for c in candidates.values())))
+    whole = global_masks(scores, candidates, keep)
+    monkeypatch.setattr(threshold, "_SAMPLE", 100)
+    sampled = global_masks(scores, candidates, keep)
+    assert all(torch.equal(sampled[name], whole[name]) for name in scores)
+    assert sum(int(m.sum()) for m in sampled.values()) == keep

@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import Tensor, fx
@@ -66,9 +67,14 @@ def rule_of(node: fx.Node) -> Rule:
 
 def operation(node: fx.Node) -> str:
     """Name of a node's aten operation, without namespace and overload."""
-    if node.target is operator.getitem:
+    return _name(node.target)
+
+
+@cache  # every round asks several times about every node
+def _name(target: Any) -> str:
+    if target is operator.getitem:
         return "getitem"
-    packet = getattr(node.target, "overloadpacket", node.target)
+    packet = getattr(target, "overloadpacket", target)
     return getattr(packet, "__name__", str(packet))
 
 
