@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError, within
-from pxframe.base.versions import checked_device, versions
+from pxframe.base.versions import versions
 from pxframe.job.config import JobConfig, chosen_tasks
 from pxframe.job.places import checked_folder
 from pxframe.job.prunings import Pruning, prunings

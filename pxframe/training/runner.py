@@ -19,10 +19,10 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError
 from pxframe.base.files import replacing
 from pxframe.base.undisturbed import seeded
-from pxframe.base.versions import checked_device
 from pxframe.training.checkpoints import read_signed
 
 CHECKPOINT = "epoch_{}.pth"
