@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx
@@ -16,7 +16,7 @@ class Trace:
         nodes: in execution order, without placeholders and output.
         tensors: placeholder name -> name of the parameter or buffer it stands for.
         parameters: the names among those that are parameters.
-        constants: name of a ``get_attr`` node's target -> tensor.
+        constants: name of a ``get_attr`` node's target -> tensor, on the device of the input.
         inputs: the node of the model's input.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
         active: nodes whose value depends on the input.
@@ -24,6 +24,7 @@ class Trace:
         factors: the active nodes that multiply path values and carry no path themselves.
         last_use: node -> nodes whose values no later node reads.
         reuse: node that may be computed in place -> position of the argument to write over.
+        tables: what rules compute once and keep, such as the matrices of an interpolation, by keys of their own.
     """
 
     nodes: list[fx.Node]
@@ -37,6 +38,7 @@ class Trace:
     factors: frozenset[fx.Node]
     last_use: dict[fx.Node, list[fx.Node]]
     reuse: dict[fx.Node, int]
+    tables: dict[Any, Any] = field(default_factory=dict)
 
     def parameter(self, node: Any) -> str | None:
         """Name of the parameter that a node is made from, or None. It may have been transposed or split before use.

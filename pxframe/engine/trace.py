@@ -48,7 +48,7 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
                 raise
             except Exception as error:  # of any module's forward, or of torch's tracer
                 raise _explained(error, inputs, running) from error
-    return _read(module, list(tensors), frozenset(parameters))
+    return _read(module, list(tensors), frozenset(parameters), inputs.device)
 
 
 def _explained(error: Exception, inputs: Tensor, running: Sequence[str]) -> PxframeError:
@@ -66,7 +66,7 @@ def _explained(error: Exception, inputs: Tensor, running: Sequence[str]) -> Pxfr
     )
 
 
-def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) -> Trace:
+def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str], device: torch.device) -> Trace:
     for node in module.graph.nodes:
         if node.target is torch.ops.aten.as_strided_.default:  # torch's own, of 1x1 kernels in channels_last
             node.target = torch.ops.aten.as_strided.default
@@ -98,7 +98,7 @@ def _read(module: fx.GraphModule, names: list[str], parameters: frozenset[str]) 
         nodes=body,
         tensors=dict(zip(placeholders[:-1], names, strict=True)),
         parameters=parameters,
-        constants={n.target: _attribute(module, n.target) for n in body if n.op == "get_attr"},
+        constants={n.target: _attribute(module, n.target).to(device) for n in body if n.op == "get_attr"},
         inputs=inputs,
         outputs=outputs,
         active=frozenset(active),
