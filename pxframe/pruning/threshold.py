@@ -63,9 +63,17 @@ def _on_cpu(values: Tensor, keep: int) -> Tensor:
     return torch.from_numpy(kept)
 
 
+def _at(values: Tensor, keep: int) -> Tensor:
+    """The ``keep``-th highest value. ``kthvalue`` would work on one of a GPU's processors alone, ``topk`` on all."""
+    others = len(values) - keep + 1
+    if keep <= others:
+        return values.topk(keep, sorted=False).values.amin()
+    return values.topk(others, largest=False, sorted=False).values.amax()
+
+
 def _on_device(values: Tensor, keep: int) -> Tensor:
     """The same without reading anything back: the host does not wait for the device."""
-    threshold = torch.kthvalue(values, values.numel() - keep + 1).values
+    threshold = _at(values, keep)
     kept, tied = values > threshold, values == threshold
     missing = keep - kept.count_nonzero()
     ranks = tied.cumsum(0).sub_(1)
