@@ -63,6 +63,8 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def start(args: argparse.Namespace) -> None:
     """Apply the common arguments, before any plug-in is loaded."""
+    # cuBLAS repeats its sums only with this, and reads it once, when a GPU is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if args.no_plugin:
         from pxframe.plugin import host
 
