@@ -43,7 +43,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="use what is finished in the work dir, and run only what is new or changed",
     )
     parser.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="where networks are pruned and trained; default: cpu"
+        "--device", metavar="D", default="cpu", help="cpu, cuda or cuda:N, to prune and train on; default: cpu"
     )
     parser.add_argument(
         "--cfg-options",

@@ -46,7 +46,7 @@ class Job:
     Attributes:
         config: the config itself.
         seeds: one for each repetition.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         root: folder of the whole job.
         resume: use what an earlier run left in ``root``.
         provider: builds the network, from the options ``config.backbone``.
@@ -171,7 +171,7 @@ class Job:
             **depends,
             "backbone": self.config.backbone,
             "seed": self.seed,
-            "device": self.device,
+            "device": self.device.partition(":")[0],  # which of several GPUs makes no difference
             "versions": versions(*packages),
         }
 
