@@ -24,7 +24,7 @@ and results, and hands the marks on; they belong to the memory of a tensor, so t
 makes within an operation without saying so (a zero gradient, say) is taken to be on the right device.
 
 What it cannot see: speed, memory, other rounding, operations that exist on one kind of device only, mixed precision
-(autocast for CUDA switches itself off here), and code inside of torch's own Python functions that asks for a device.
+as CUDA does it (autocast is the CPU's here), and code inside of torch's own Python functions that asks for a device.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ READS = frozenset(
         *("_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive"),
     )
 )
+_AUTOCAST = torch.autocast
 _GROUPED = torch._C._group_tensors_by_device_and_dtype
 _ROOT = Path(__file__).parent.parent
 
@@ -67,12 +68,16 @@ class Fault(NamedTuple):
 class PretendGPU:
     """See the module.
 
+    Args:
+        allowed: libraries that may read and copy, such as ``"torchvision/"``, because nobody here can change them.
+
     Attributes:
         faults: what has been found so far, each once.
         seen: every read and copy outside of rounds, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: tuple[str, ...] = ()) -> None:
+        self.allowed = allowed
         self.faults: list[Fault] = []
         self.seen: list[Fault] = []
         self._marks: dict[int, tuple[StorageWeakRef, str]] = {}  # the weak reference keeps the key from being used anew
@@ -83,6 +88,9 @@ class PretendGPU:
     def __enter__(self) -> PretendGPU:
         for name, value in _CUDA.items():
             self._stack.enter_context(mock.patch(f"torch.cuda.{name}", value))
+        self._stack.enter_context(mock.patch("torch.autocast", lambda device_type, *a, **k: _AUTOCAST("cpu", *a, **k)))
+        # So that data loaders pin their batches.
+        self._stack.enter_context(mock.patch("torch.accelerator.is_available", return_value=True))
         # Else no function mode would be active in what a backward pass calls: hooks, and functions written in Python.
         self._stack.enter_context(mock.patch("torch.autograd.has_torch_function", return_value=False))
         self._stack.enter_context(mock.patch("torch._C._group_tensors_by_device_and_dtype", self._grouped))
@@ -130,7 +138,7 @@ class PretendGPU:
 
     def found(self, kind: str, operation: str) -> None:
         fault = Fault(kind, operation, _place())
-        if kind != "mix" and not self._in_round:
+        if kind != "mix" and (not self._in_round or fault.place.startswith(self.allowed)):
             self.seen.append(fault)
         elif fault not in self.faults:
             self.faults.append(fault)
@@ -145,7 +153,9 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         gpu, kwargs, name = self.gpu, dict(kwargs or {}), _name(func)
-        if name == "device" and isinstance(func, type):  # torch.device("cuda")
+        if name == "_parse_to" or isinstance(
+            func, type
+        ):  # they only read a device's name, as torch.device("cuda") does
             return func(*args, **kwargs)
         if name in _PROPERTIES and args and isinstance(args[0], Tensor):
             here = gpu.where(args[0])
@@ -323,12 +333,16 @@ def _key(tensor: Tensor) -> int | None:
 
 
 def _place() -> str:
-    """Where in this repository the program is."""
+    """Where the program is, in this repository or a library: the innermost place outside of torch itself."""
     frame = sys._getframe(2)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(_ROOT) and path != Path(__file__) and "site-packages" not in path.parts:
-            return f"{path.relative_to(_ROOT)}:{frame.f_lineno} {frame.f_code.co_name}"
+        path = frame.f_code.co_filename
+        if "/site-packages/" in path:
+            path = path.rpartition("/site-packages/")[2]
+        elif Path(path).is_relative_to(_ROOT):
+            path = str(Path(path).relative_to(_ROOT))
+        if not path.startswith(("torch/", "/", "<")) and path != "tests/pretend_gpu.py":
+            return f"{path}:{frame.f_lineno} {frame.f_code.co_name}"
         frame = frame.f_back
     return "torch"
 

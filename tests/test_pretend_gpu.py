@@ -169,6 +169,15 @@ def test_outside_of_rounds_reads_are_only_listed():
         assert "test_pretend_gpu.py" in gpu.seen[1].place
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", torch.device("cuda"), CUDA])
+@pytest.mark.parametrize("options", [{}, {"memory_format": torch.channels_last}, {"dtype": torch.float64}])
+def test_modules_are_moved(device, options):
+    with PretendGPU():
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(device, **options)
+        assert all(t.is_cuda for t in model.state_dict().values())
+        assert not any(t.is_cuda for t in model.to("cpu").state_dict().values())
+
+
 def test_it_fails_when_it_ends():
     with pytest.raises(AssertionError, match=r"mix \(add\) tests/test_pretend_gpu.py:\d+ test_it_fails"), PretendGPU():
         numbers(2) + torch.ones(2)

@@ -16,15 +16,21 @@ def checked_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         device = None
-    if device is None or device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index is not None):
+    if (
+        not isinstance(name, str)
+        or device is None
+        or device.type not in ("cpu", "cuda")
+        or (device.type == "cpu" and device.index is not None)
+    ):
         raise PxframeError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {name!r}")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise PxframeError(f"device {name!r}: torch sees no GPU on this machine; use 'cpu'")
         if (device.index or 0) >= torch.cuda.device_count():
-            raise PxframeError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPUs, the first is 'cuda:0'")
+            found = torch.cuda.device_count()
+            raise PxframeError(f"device {name!r}: torch sees no such GPU, only {found}, from 'cuda:0' on")
     return device
 
 
