@@ -116,9 +116,9 @@ class PretendGPU:
     def where(self, tensor: Tensor) -> str:
         """DEVICE, HOST, PINNED or ANYWHERE."""
         key = _key(tensor)
-        if key in self._marks:
-            return self._marks[key][1]
-        return HOST
+        if key is None:
+            return ANYWHERE
+        return self._marks[key][1] if key in self._marks else HOST
 
     def mark(self, tensor: Tensor, where: str) -> None:
         key = _key(tensor)

@@ -131,6 +131,9 @@ CLEAN = {
     "second derivative": lambda x: torch.autograd.grad(
         torch.autograd.grad((x.requires_grad_() ** 3).sum(), x, create_graph=True)[0].sum(), x
     ),
+    "a sparse gradient": lambda x: (
+        F.embedding(torch.zeros(2, dtype=torch.long, device=x.device), x.requires_grad_(), sparse=True).sum().backward()
+    ),
     "its own device": lambda x: torch.zeros(2, device=x.device).device == CUDA == x.device and x.is_cuda,
     "a part that nothing uses": lambda x: torch.autograd.grad(
         x.requires_grad_().split(2, 1)[0].sum() + x.unbind(1)[0].sum(), x
