@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 import pxframe
+from pxframe.base.devices import sent
 from pxframe.base.options import positive, whole_number
 
 
@@ -94,12 +95,12 @@ class _BatchStatistics(TorchFunctionMode):
 
 
 def _normal(like, generator):
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+    return sent(torch.randn(like.shape, generator=generator, dtype=like.dtype), like.device)
 
 
 def _kaiming(like, generator):
     drawn = torch.empty(like.shape, dtype=like.dtype)
-    return nn.init.kaiming_normal_(drawn, generator=generator).to(like.device)
+    return sent(nn.init.kaiming_normal_(drawn, generator=generator), like.device)
 
 
 @pxframe.hookimpl

@@ -3,6 +3,7 @@
 import torch
 
 import pxframe
+from pxframe.base.devices import sent
 
 
 class Random(pxframe.Scorer):
@@ -20,7 +21,7 @@ class Random(pxframe.Scorer):
 
 
 def _drawn(net, shapes):
-    return {name: torch.rand(shape, generator=net.generator).to(net.device) for name, shape in shapes.items()}
+    return {name: sent(torch.rand(shape, generator=net.generator), net.device) for name, shape in shapes.items()}
 
 
 @pxframe.hookimpl

@@ -160,7 +160,8 @@ def trainer(name):
     def train(model, ticket, start=0, stop=None):
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         ticket.guard(optimizer, model)
-        for x, y in batches(name, 2)[start:stop]:
+        device = next(model.parameters()).device
+        for x, y in ((x.to(device), y.to(device)) for x, y in batches(name, 2)[start:stop]):
             value = (loss(name) or F.cross_entropy)(model(x), y)
             optimizer.zero_grad()
             value.backward()

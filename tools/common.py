@@ -43,7 +43,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="use what is finished in the work dir, and run only what is new or changed",
     )
     parser.add_argument(
-        "--device", default="cpu", choices=("cpu", "cuda"), help="where networks are pruned and trained; default: cpu"
+        "--device", metavar="D", default="cpu", help="cpu, cuda or cuda:N, to prune and train on; default: cpu"
     )
     parser.add_argument(
         "--cfg-options",
@@ -63,6 +63,8 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def start(args: argparse.Namespace) -> None:
     """Apply the common arguments, before any plug-in is loaded."""
+    # cuBLAS repeats its sums only with this, and reads it once, when a GPU is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if args.no_plugin:
         from pxframe.plugin import host
 

@@ -1,6 +1,7 @@
 """Make the tickets of a job, without transferring them.
 
-    python tools/prune.py CONFIG [--work-dir D] [--resume] [--device cpu|cuda] [--trust-checkpoint] [--cfg-options k=v]
+    python tools/prune.py CONFIG [--work-dir D] [--resume] [--device cpu|cuda|cuda:N]
+                          [--trust-checkpoint] [--cfg-options k=v]
 
 The first half of ``transfer.py``: the backbone is built, trained if the config has a ``pretrain`` task, and pruned once
 for every scorer and sparsity. The tickets are ``<work dir>/seed-N/tickets/<scorer>-<sparsity>.safetensors``.

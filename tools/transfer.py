@@ -1,7 +1,7 @@
 """Transfer one pruned backbone to many tasks: the recipe, top to bottom.
 
     python tools/transfer.py CONFIG [--ticket F] [--tasks A B] [--work-dir D] [--resume]
-                             [--device cpu|cuda] [--trust-checkpoint] [--cfg-options k=v]
+                             [--device cpu|cuda|cuda:N] [--trust-checkpoint] [--cfg-options k=v]
 
 1. Everything is checked before work begins: config keys, names, data, device, the ticket's fit.
 2. The backbone is built, and trained on the config's ``pretrain`` task if it has one.

@@ -55,7 +55,7 @@ class Phew(pxframe.Scorer):
                 )
         walks = Walks(read_units(net.trace(inputs), f_tensors(net)), weights)
         firsts, end = _first_passed(net, walks)
-        top = max(float(weight.abs().max()) for weight in net.weights.values()) or 1.0
+        top = float(torch.stack([weight.abs().max() for weight in net.weights.values()]).max()) or 1.0
         scores = {}
         for name, weight in net.weights.items():
             early = (end - firsts[name]).double()  # at least 1; float64 holds it exactly

@@ -3,7 +3,8 @@
 ``errors`` words messages, and ``options`` checks what users give. ``files``, ``scratch`` and ``lock`` write files and
 folders without loss. ``paths`` finds data, ``archives`` unpacks it, and ``prepared`` lets a function write it once.
 ``undisturbed`` leaves models and random states as they were, and ``wrappers`` takes wrappers off a model. ``threads``
-makes backward passes repeatable. ``versions`` tells which versions a result depends on. ``bars`` shows progress.
+makes backward passes repeatable. ``versions`` tells which versions a result depends on. ``devices`` checks the names of
+devices, and sends tensors to them. ``bars`` shows progress.
 
 Imports no other room of ``pxframe``.
 """

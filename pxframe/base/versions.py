@@ -1,12 +1,8 @@
-"""What a result depends on: the versions of packages, and the device."""
+"""The versions of the packages that a result depends on."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-
-import torch
-
-from pxframe.base.errors import PxframeError
 
 _PACKAGES = ("pxframe", "torch", "torchvision", "mmengine")
 
@@ -20,16 +16,3 @@ def versions(*more: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def checked_device(name: str) -> torch.device:
-    """``"cpu"`` or ``"cuda"`` as a device.
-
-    Raises:
-        PxframeError: another name, or CUDA where there is none.
-    """
-    if name not in ("cpu", "cuda"):
-        raise PxframeError(f"device must be 'cpu' or 'cuda', got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise PxframeError("device 'cuda': torch sees no GPU on this machine; use 'cpu'")
-    return torch.device(name)

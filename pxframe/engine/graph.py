@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx
@@ -18,7 +18,7 @@ class Trace:
         parameters: the names among those that are parameters.
         moved: node that is a parameter, or a part or another layout of one -> the parameter's name.
         computed: the other nodes that are computed from parameters alone (see ``computed``).
-        constants: name of a ``get_attr`` node's target -> tensor.
+        constants: name of a ``get_attr`` node's target -> tensor, on the device of the input.
         inputs: the node of the model's input.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
         active: nodes whose value depends on the input.
@@ -28,6 +28,7 @@ class Trace:
             (see ``roles``).
         last_use: node -> nodes whose values no later node reads.
         reuse: node that may be computed in place -> position of the argument to write over.
+        tables: what rules compute once and keep, such as the matrices of an interpolation, by keys of their own.
     """
 
     nodes: list[fx.Node]
@@ -44,6 +45,7 @@ class Trace:
     carried: dict[fx.Node, tuple[int, ...]]
     last_use: dict[fx.Node, list[fx.Node]]
     reuse: dict[fx.Node, int]
+    tables: dict[Any, Any] = field(default_factory=dict)
 
     def parameter(self, node: Any) -> str | None:
         """Name of the parameter that a node is made from, or None. It may have been transposed or split before use.

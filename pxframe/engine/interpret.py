@@ -71,7 +71,7 @@ def interpret(
     run = Run([], [])
     for node in trace.nodes:
         if node.op == "get_attr":
-            values[node] = trace.constants[str(node.target)].to(inputs.device)
+            values[node] = trace.constants[str(node.target)]
             continue
         if node not in trace.active:
             values[node] = _call(node, values)

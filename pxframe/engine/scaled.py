@@ -109,8 +109,13 @@ def align(values: list[Scaled]) -> list[Scaled]:
 
 
 def power_of_two(exponent: Tensor, like: Tensor) -> Tensor:
-    """``2**exponent`` in the dtype of ``like``; zero where it underflows. Exact on the CPU."""
-    return torch.ldexp(torch.ones((), dtype=like.dtype, device=like.device), exponent)
+    """``2**exponent`` in the dtype of ``like``; zero or infinity where it does not fit.
+
+    The bits of a float64 are written, so it is exact on every device. ``torch.ldexp`` computes a power, and on a GPU a
+    power may be rounded. (Numbers below 2**-1022 become zero; float32 has numbers down to 2**-149.)
+    """
+    bits = exponent.long().clamp(-1023, 1024).add(1023) << 52
+    return bits.view(torch.float64).to(like.dtype)
 
 
 def writable(tensor: Tensor) -> bool:

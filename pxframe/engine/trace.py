@@ -55,7 +55,7 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
                 raise
             except Exception as error:  # of any module's forward, or of torch's tracer
                 raise _explained(error, inputs, running) from error
-    return _read(graph, constants, list(tensors), frozenset(parameters))
+    return _read(graph, constants, list(tensors), frozenset(parameters), inputs.device)
 
 
 def _writes(node: fx.Node) -> bool:
@@ -79,7 +79,9 @@ def _explained(error: Exception, inputs: Tensor, running: Sequence[str]) -> Pxfr
     )
 
 
-def _read(graph: fx.Graph, constants: dict[str, Tensor], names: list[str], parameters: frozenset[str]) -> Trace:
+def _read(
+    graph: fx.Graph, constants: dict[str, Tensor], names: list[str], parameters: frozenset[str], device: torch.device
+) -> Trace:
     for node in graph.nodes:
         if node.target is torch.ops.aten.as_strided_.default:  # torch's own, of 1x1 kernels in channels_last
             node.target = torch.ops.aten.as_strided.default
@@ -115,7 +117,7 @@ def _read(graph: fx.Graph, constants: dict[str, Tensor], names: list[str], param
         parameters=parameters,
         moved=moved,
         computed=computed,
-        constants={str(n.target): constants[str(n.target)] for n in body if n.op == "get_attr"},
+        constants={str(n.target): constants[str(n.target)].to(device) for n in body if n.op == "get_attr"},
         inputs=inputs,
         outputs=outputs,
         active=frozenset(active),

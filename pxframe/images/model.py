@@ -34,7 +34,7 @@ class ImageModel(BaseModel):
         std: Sequence[float] = IMAGENET_STD,
         frozen: bool = False,
     ) -> None:
-        super().__init__(ImgDataPreprocessor(mean, std))
+        super().__init__(ImgDataPreprocessor(mean, std, non_blocking=True))
         self.backbone = backbone.requires_grad_(False) if frozen else backbone
         self.frozen = frozen
         self.head = head

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError, within
-from pxframe.base.versions import checked_device, versions
+from pxframe.base.versions import versions
 from pxframe.job.config import JobConfig, chosen_tasks
 from pxframe.job.places import checked_folder
 from pxframe.job.prunings import Pruning, prunings
@@ -45,7 +46,7 @@ class Job:
     Attributes:
         config: the config itself.
         seeds: one for each repetition.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         root: folder of the whole job.
         resume: use what an earlier run left in ``root``.
         provider: builds the network, from the options ``config.backbone``.
@@ -172,7 +173,7 @@ class Job:
             **depends,
             "backbone": self.config.backbone,
             "seed": self.seed,
-            "device": self.device,
+            "device": self.device.partition(":")[0],  # which of several GPUs makes no difference
             "versions": versions(*packages),
         }
 

@@ -55,7 +55,7 @@ class Task:
                 trains this very module, and may strip it of its classifier.
             provider: what built it, and reads features from it.
             work_dir: folder of this run alone.
-            device: ``"cpu"`` or ``"cuda"``.
+            device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             seed: of initialisation, shuffling and augmentation.
             resume: go on from the newest checkpoint in ``work_dir``, if there is one.
 

@@ -154,7 +154,7 @@ def _gradients(net: Net, weights: Mapping[str, Tensor], x: Tensor, names: list[s
             return False, set()
         # A mixture of the outputs: their plain sum may be constant (after a softmax, say).
         total = torch.stack(
-            [(t * torch.linspace(0.5, 1.5, t.numel()).to(t).view(t.shape)).sum() for t in outputs]
+            [(t * torch.linspace(0.5, 1.5, t.numel(), device=t.device).to(t).view(t.shape)).sum() for t in outputs]
         ).sum()
         by_input, *found = torch.autograd.grad(total, [x, *leaves], allow_unused=True)
     reached = {n for n, g in zip(names, found, strict=True) if g is not None and bool((g * net.masks[n]).any())}

@@ -135,7 +135,9 @@ class Plan:
         if self.scope == "global":
             chosen = global_masks(ranked, candidates, keep)
         else:
-            available = {name: (c.numel(), int(c.count_nonzero())) for name, c in candidates.items()}
+            # one question to the device for all layers
+            counts = torch.stack([c.count_nonzero() for c in candidates.values()]).tolist()
+            available = {n: (c.numel(), count) for (n, c), count in zip(candidates.items(), counts, strict=True)}
             shapes = {name: mask.shape for name, mask in masks.items()}
             chosen = layer_masks(ranked, candidates, layer_counts(self.distribution, shapes, available, keep))
         return {name: self.granularity.expand(chosen[name], mask) for name, mask in masks.items()}

@@ -96,11 +96,19 @@ def _highest(values: np.ndarray, keep: int) -> np.ndarray:
     return kept
 
 
+def _at(values: Tensor, keep: int) -> Tensor:
+    """The ``keep``-th highest value. ``kthvalue`` would work on one of a GPU's processors alone, ``topk`` on all."""
+    others = len(values) - keep + 1
+    if keep <= others:
+        return values.topk(keep, sorted=False).values.amin()
+    return values.topk(others, largest=False, sorted=False).values.amax()
+
+
 def _on_device(scores: Sequence[Tensor], candidates: Sequence[Tensor], keep: int) -> list[Tensor]:
     """The same without reading anything back: the host does not wait for the device."""
     # What may not be kept falls below every score.
     values = torch.cat([s.masked_fill(~c, -torch.inf) for s, c in zip(scores, candidates, strict=True)])
-    threshold = torch.kthvalue(values, values.numel() - keep + 1).values
+    threshold = _at(values, keep)
     above, tied = values > threshold, values == threshold
     missing = keep - above.count_nonzero()
     ranks = tied.cumsum(0).sub_(1)

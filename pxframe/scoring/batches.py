@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pxframe.base.devices import held_for
 from pxframe.base.errors import PxframeError
 
 
@@ -16,7 +17,8 @@ class Batches:
     """Any iterable of ``(input, target)`` pairs, read as far as asked for, once, and replayed in the same order.
 
     A one-shot iterator serves any number of rounds, and every round sees the same data: each pass hands out copies, so
-    a scorer or a model that writes into a batch changes neither the next pass nor the caller's tensors.
+    a scorer or a model that writes into a batch changes neither the next pass nor the caller's tensors. For a GPU the
+    data stay in the computer's memory, and each pass sends the copies over: they may be more than the GPU can hold.
     """
 
     def __init__(self, source: Iterable[Any] | None, device: torch.device) -> None:
@@ -38,7 +40,7 @@ class Batches:
                 except StopIteration:
                     return
                 self._seen.append(self._pair(batch, at))
-            yield _copied(self._seen[at])
+            yield self._copied(self._seen[at])
             at += 1
 
     def first(self) -> tuple[Tensor, Tensor] | None:
@@ -56,9 +58,11 @@ class Batches:
             raise PxframeError(
                 f"batch {at} has no sample: its input has shape {list(inputs.shape)}; leave such batches out"
             )
-        targets = targets.to(self._device) if isinstance(targets, Tensor) else targets
-        return inputs.to(self._device), targets
+        return held_for(inputs, self._device), _each_tensor(lambda t: held_for(t, self._device), targets)
+
+    def _copied(self, pair: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+        return _each_tensor(lambda t: t.to(self._device, non_blocking=True, copy=True), pair)
 
 
-def _copied(pair: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
-    return pytree.tree_map(lambda value: value.clone() if isinstance(value, Tensor) else value, pair)
+def _each_tensor(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    return pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)

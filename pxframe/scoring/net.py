@@ -245,7 +245,9 @@ class Net:
         gone = [n for n in self.masks if n not in found]
         if gone:
             raise PxframeError(f"the model that 'train' leaves has no {some(gone)} any more; exclude it")
-        moved = [n for n, mask in self.masks.items() if bool(found[n].masked_select(~mask).any())]
+        # One question to the device for all layers; NaN differs from zero too.
+        grown = torch.stack([((found[n] != 0) & ~mask).any() for n, mask in self.masks.items()]).tolist()
+        moved = [n for n, has_grown in zip(self.masks, grown, strict=True) if has_grown]
         if moved:
             raise PxframeError(
                 f"'train' let pruned weights of {some(moved)} grow back; call ticket.guard(optimizer, model)"

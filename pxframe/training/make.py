@@ -12,9 +12,10 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
+from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError, blaming, some
 from pxframe.training.repeatable import Repeatable, seed_worker
-from pxframe.training.reports import EpochLog
+from pxframe.training.reports import EpochLog, LateLosses
 from pxframe.training.runner import CHECKPOINT, Bfloat16, TaskRunner
 from pxframe.training.settings import Training
 
@@ -63,7 +64,7 @@ def make_runner(
         test: data set to test on.
         metric: mmengine metric that ``test()`` computes, such as :class:`pxframe.TorchMetric`.
         work_dir: folder of this run alone.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         seed: of initialisation, shuffling and augmentation.
         resume: go on from the newest checkpoint in ``work_dir``, if there is one.
         head: name of the part of ``model`` whose learning rate is multiplied by ``training.head_lr_mult``; the
@@ -91,8 +92,9 @@ def make_runner(
             "convert_to_iter_based": True,
         }
         schedule = [] if loop else [cosine]
-    mixed = training.amp == "bfloat16" or (training.amp is None and device == "cuda")
-    if mixed and device == "cpu":
+    on_gpu = checked_device(device).type == "cuda"
+    mixed = training.amp == "bfloat16" or (training.amp is None and on_gpu)
+    if mixed and not on_gpu:
         _check_gradients(model, where)
     wrapper: dict[str, Any] = {"type": Bfloat16 if mixed else OptimWrapper, "optimizer": dict(training.optimizer)}
     if training.head_lr_mult != 1:
@@ -111,7 +113,7 @@ def make_runner(
             "batch_size": size,
             "num_workers": training.num_workers,
             "persistent_workers": False,  # a worker that lives on would carry random state between epochs
-            "pin_memory": device == "cuda",
+            "pin_memory": on_gpu,
             # a last batch of one image has no statistics for batch norm
             "drop_last": shuffled and len(dataset) >= size,
         }
@@ -131,7 +133,13 @@ def make_runner(
         optim_wrapper=wrapper,
         param_scheduler=[dict(s) for s in schedule],
         default_hooks={
-            "checkpoint": {"type": "CheckpointHook", "interval": 1, "max_keep_ckpts": 2, "filename_tmpl": CHECKPOINT},
+            "runtime_info": {"type": LateLosses},
+            "checkpoint": {
+                "type": "CheckpointHook",
+                "interval": training.checkpoint_every,
+                "max_keep_ckpts": 2,
+                "filename_tmpl": CHECKPOINT,
+            },
             "logger": None,
         },
         custom_hooks=[Repeatable(), EpochLog(), *hooks],

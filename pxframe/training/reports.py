@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.hooks import Hook
+import torch
+from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.visualization import Visualizer
+from torch import Tensor
 
 from pxframe.base.bars import Bar
 from pxframe.base.errors import blaming
@@ -17,6 +20,27 @@ from pxframe.base.errors import blaming
 def mean_loss(runner: Any) -> float:
     """Mean training loss over the current epoch."""
     return float(runner.message_hub.get_scalar("train/loss").mean(len(runner.train_dataloader)))
+
+
+class LateLosses(RuntimeInfoHook):
+    """Gives mmengine's message hub the losses of an epoch when it ends, and not after every step.
+
+    To read a loss the program waits until a GPU has done all its work, and the GPU then waits for the next step.
+    """
+
+    def before_train_epoch(self, runner: Any) -> None:
+        super().before_train_epoch(runner)
+        self._losses: dict[str, list[Any]] = {}
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        for name, value in (outputs or {}).items():
+            self._losses.setdefault(name, []).append(value.detach() if isinstance(value, Tensor) else value)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        for name, values in self._losses.items():
+            tensors = [value.reshape(()) for value in values if isinstance(value, Tensor)]
+            for number in torch.stack(tensors).tolist() if len(tensors) == len(values) else values:
+                runner.message_hub.update_scalar(f"train/{name}", number)
 
 
 class Divergence(Hook):
@@ -31,20 +55,28 @@ class Divergence(Hook):
 
 
 class EpochBar(Hook):
-    """Draws a progress bar over all iterations of a run, with the loss beside it, if stderr is a terminal."""
+    """Draws a progress bar over all iterations of a run, with the loss beside it, if stderr is a terminal.
+
+    The loss is read once in so many ``seconds``, since a GPU must be waited for.
+    """
 
     priority = "VERY_LOW"
+    seconds = 0.5
 
     def __init__(self, title: str) -> None:
         self.title = title
         self._bar: Bar | None = None
+        self._text, self._read_at = "", -math.inf
 
     def before_train(self, runner: Any) -> None:
         self._bar = Bar(self.title, runner.max_iters, runner.iter).start()
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self._bar is not None and self._bar.shown and outputs and "loss" in outputs:
-            self._bar.advance(f"loss {float(outputs['loss']):.3f}")
+            if time.monotonic() - self._read_at >= self.seconds:
+                self._text = f"loss {float(outputs['loss']):.3f}"
+                self._read_at = time.monotonic()
+            self._bar.advance(self._text)
 
     def after_train(self, runner: Any) -> None:
         if self._bar is not None:

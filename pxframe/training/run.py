@@ -32,7 +32,7 @@ class Setting:
 
     Attributes:
         provider: the provider that built the backbones.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         seed: seed of initialisation, shuffling and augmentation.
         vis_backends: configs for :class:`pxframe.training.reports.Recorder`.
     """

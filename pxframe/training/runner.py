@@ -19,10 +19,10 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError
 from pxframe.base.files import replacing
 from pxframe.base.undisturbed import seeded
-from pxframe.base.versions import checked_device
 from pxframe.training.checkpoints import read_signed
 
 CHECKPOINT = "epoch_{}.pth"
@@ -44,8 +44,8 @@ class TaskRunner(Runner):
     It differs from mmengine's runner as follows:
 
     - It runs on ``device``. The model's data preprocessor moves batches there.
-    - It writes a checkpoint after every epoch and keeps the last two. A checkpoint is written completely or not at all.
-      It holds tensors and plain values only, and is read with ``weights_only=True``.
+    - It writes a checkpoint every so many epochs and after the last, and keeps two. A checkpoint is written completely
+      or not at all. It holds tensors and plain values only, and is read with ``weights_only=True``.
     - With ``resume`` it goes on from the newest checkpoint that can be read. Without, it starts anew, and ``train()``
       first removes the checkpoints that an earlier run left in ``work_dir``.
     - The random numbers of an epoch depend on the seed and the number of the epoch only. So a run that was killed and
@@ -54,7 +54,7 @@ class TaskRunner(Runner):
     - It prints warnings only. The log is ``train.log`` in ``work_dir``.
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         seed: seed of initialisation, shuffling and augmentation.
         scope: mmengine scope in which types are looked up, e.g. ``"mmseg"``.
         log_level: least level of the messages that are printed.

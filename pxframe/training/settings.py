@@ -25,6 +25,8 @@ class Training:
         optimizer: config of a torch optimizer, e.g. ``dict(type="SGD", lr=0.1)``.
         schedule: configs of mmengine parameter schedulers; default: cosine to zero, by iteration.
         head_lr_mult: the head's learning rate is the backbone's times this factor.
+        checkpoint_every: number of epochs from one checkpoint to the next; the last two are kept. A run that is killed
+            goes on from the newest.
         num_workers: number of processes that load data; 0 loads in the process that trains.
         amp: ``"bfloat16"`` for mixed precision while training, ``"float32"`` for none; default: mixed on a GPU.
 
@@ -37,6 +39,7 @@ class Training:
     optimizer: Mapping[str, Any] = field(default_factory=lambda: sgd(0.1))
     schedule: Sequence[Mapping[str, Any]] | None = None
     head_lr_mult: float = 1.0
+    checkpoint_every: int = 1
     num_workers: int = 0
     amp: str | None = None
 
@@ -45,6 +48,7 @@ class Training:
         if self.epochs is not None:
             whole_number(where, "epochs", self.epochs)
         whole_number(where, "batch_size", self.batch_size)
+        whole_number(where, "checkpoint_every", self.checkpoint_every)
         whole_number(where, "num_workers", self.num_workers, least=0)
         positive(where, "head_lr_mult", self.head_lr_mult)
         one_of(where, "amp", self.amp, (None, "bfloat16", "float32"))

@@ -48,7 +48,7 @@ class Window(Hook):
 
     def before_train(self, runner: Any) -> None:
         step = runner.model.train_step
-        skipped = {"loss": torch.zeros(())}
+        skipped = {"loss": torch.zeros((), device=next(runner.model.parameters()).device)}
         runner.model.train_step = lambda *a, **k: skipped if runner.iter < self.start else step(*a, **k)
 
     def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:

@@ -101,7 +101,9 @@ class Detector(BaseModel):
     """``backbone``, and one of torchvision's detectors on its feature maps."""
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
-        super().__init__(BaseDataPreprocessor())  # moves a batch to the device; detectors normalise by themselves
+        super().__init__(
+            BaseDataPreprocessor(non_blocking=True)
+        )  # moves a batch to the device; detectors normalise by themselves
         self.backbone = backbone
         self.detection_head = head
         for part in (head.rpn.head, head.roi_heads.box_predictor) if isinstance(head, FasterRCNN) else (head.head,):

@@ -121,7 +121,9 @@ def preprocessor(
     """The module that stacks, pads and normalises images, which mmseg reads as BGR, in training and in testing."""
     test = {"size_divisor": size_divisor} if size_divisor > 1 else None
     options: dict[str, Any] = {"size_divisor": size_divisor, "seg_pad_val": ignore_index, "test_cfg": test}
-    return SegDataPreProcessor(mean=mean, std=std, bgr_to_rgb=True, **options)
+    made = SegDataPreProcessor(mean=mean, std=std, bgr_to_rgb=True, **options)
+    made._non_blocking = True  # it does not take the argument of mmengine's class that it derives from
+    return made
 
 
 def stacked(preprocessor: SegDataPreProcessor, items: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:

@@ -5,14 +5,10 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import pxframe
 from pxframe.engine.interpret import interpret, squared_input
 from pxframe.engine.reading import Reading, path_weights
-from pxframe.plugin.registry import build
-from pxframe.pruning import threshold
-from pxframe.pruning.threshold import global_masks
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import f_tensors
 
@@ -88,35 +84,6 @@ def test_in_place_and_not_give_the_same_and_the_input_is_left_alone(net):
     assert torch.allclose(reused.outputs[0], net(x), rtol=1e-9)
     one, other = plain.paths[0][0], reused.paths[0][0]
     assert torch.allclose(one.mantissa * 2.0**one.exponent, other.mantissa * 2.0**other.exponent, rtol=1e-12)
-
-
-class NeverWait(TorchDispatchMode):
-    """Refuses whatever would make the host wait for a GPU."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique_dim", "_unique2")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        indexed = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
-        assert name not in self.WAITING and not indexed, name  # noqa: PT018
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("variant", ["paper", "joint", "calibrated"])
-def test_a_round_of_px_never_waits_for_the_device(variant, monkeypatch):
-    """Scoring and thresholding; the checks at a round's end ask the device, once each."""
-    model = pxframe.build_backbone(dict(type="cifar_resnet", depth=8)).eval()
-    net = Net(model, {n: torch.ones_like(p, dtype=torch.bool) for n, p in model.named_parameters() if p.ndim > 1})
-    batches = [(torch.randn(4, 3, 32, 32), None)]
-    scorer = build("scorer", dict(type="px", variant=variant))
-    scorer.score(net, batches)  # traces
-    monkeypatch.setattr(threshold, "_on_cpu", threshold._on_device)  # as on a GPU
-    with NeverWait():
-        scores = scorer.score(net, batches)
-        masks = global_masks(scores, net.masks, 1000)
-    assert sum(int(m.sum()) for m in masks.values()) == 1000
-    with pytest.raises(AssertionError, match="_local_scalar_dense"), NeverWait():
-        float(scores["conv1.weight"].sum())
 
 
 def test_a_model_is_traced_once_a_prune(monkeypatch):

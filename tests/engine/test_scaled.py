@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pxframe.engine.scaled import FLOOR, Scaled, add
+from pxframe.engine.scaled import FLOOR, Scaled, add, power_of_two
 
 
 def exact(value):
@@ -53,3 +54,25 @@ def test_the_factor_is_a_constant_to_autograd():
     value = Scaled(x * 2.0**20, torch.zeros((), dtype=torch.int32)).measured()
     gradient = torch.autograd.grad(value.mantissa.sum(), x)[0]
     assert gradient.tolist() == [2.0 ** (20 - int(value.exponent))] * 2
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [(torch.float32, -149, 127), (torch.float64, -1022, 1023)])
+def test_powers_of_two_are_exact(dtype, low, high):
+    exponents = torch.arange(low, high + 1, dtype=torch.int32)
+    powers = power_of_two(exponents, torch.empty(0, dtype=dtype))
+    assert powers.dtype == dtype
+    assert powers.tolist() == [math.ldexp(1.0, e) for e in exponents.tolist()]
+    beyond = torch.tensor([FLOOR, low - 1, high + 1, -FLOOR], dtype=torch.int32)
+    assert power_of_two(beyond, powers).tolist() == [0.0, 0.0, math.inf, math.inf]
+
+
+def test_powers_of_two_are_not_computed():
+    """A GPU may round ``pow`` and ``exp2``."""
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func.overloadpacket.__name__ not in ("pow", "exp2", "ldexp")
+            return func(*args, **(kwargs or {}))
+
+    with Operations():
+        Scaled.of(torch.rand(3)).measured()

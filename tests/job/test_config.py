@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretend_gpu import PretendGPU
 
 from pxframe.base.errors import PxframeError
 from pxframe.job.config import find_config, load_config
@@ -147,3 +148,12 @@ def test_cuda_where_there_is_none(write, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(PxframeError, match="device 'cuda': torch sees no GPU on this machine; use 'cpu'"):
         Job.from_config(load_config(write(GOOD)), device="cuda")
+
+
+def test_which_of_several_gpus_makes_no_difference(write):
+    """A run that goes on with another GPU keeps what it has."""
+    with PretendGPU():
+        jobs = [Job.from_config(load_config(write(GOOD)), device=device) for device in ("cuda", "cuda:0")]
+    one, other = (job.recipe("prune", {}) for job in jobs)
+    assert one == other
+    assert one["device"] == "cuda"

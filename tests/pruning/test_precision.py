@@ -1,11 +1,18 @@
 """Scoring runs in full precision whatever interface set another, and the caller's settings come back."""
 
+import os
 import subprocess
 import sys
 import textwrap
+from argparse import Namespace
 
 import pytest
 import torch
+from pretend_gpu import PretendGPU
+from torch import nn
+
+import pxframe
+from pxframe_tools.common import start
 
 SCRIPT = """
 import warnings
@@ -104,3 +111,50 @@ def test_a_flag_that_inherits_still_inherits_afterwards():
         "torch.backends.fp32_precision = 'tf32'",
         "torch.backends.fp32_precision = 'ieee'; assert torch.backends.cuda.matmul.fp32_precision == 'ieee'",
     )
+
+
+def repeatable():
+    cuda = torch.backends.cuda
+    kernels = [cuda.flash_sdp_enabled, cuda.mem_efficient_sdp_enabled, cuda.math_sdp_enabled, cuda.cudnn_sdp_enabled]
+    return torch.get_deterministic_debug_mode(), [enabled() for enabled in kernels]
+
+
+class Watch(pxframe.Scorer):
+    name, needs = "watch", "training"
+
+    def score(self, net, batches):
+        self.seen = repeatable()
+        net.trained()
+        return {n: w.abs() for n, w in net.weights.items()}
+
+
+@pytest.mark.parametrize("asked", [0, 2])
+def test_on_a_gpu_operations_are_repeatable_while_scoring(asked):
+    """Torch warns where it cannot; a caller's strict mode, in which it refuses, is his own training's."""
+    watch, trained_in = Watch(), []
+    try:
+        torch.set_deterministic_debug_mode(asked)
+        before = repeatable()
+        with PretendGPU():
+            model = nn.Linear(4, 4).to("cuda")
+            pxframe.prune(model, None, watch, 0.5, train=lambda *_, **__: trained_in.append(repeatable()))
+        assert watch.seen == (1, [False, False, True, False])
+        assert trained_in == [before]
+        assert repeatable() == before
+    finally:
+        torch.set_deterministic_debug_mode(0)
+
+
+def test_on_a_cpu_the_caller_s_kernels_stay():
+    watch = Watch()
+    pxframe.prune(nn.Linear(4, 4), None, watch, 0.5, train=lambda *_, **__: None)
+    assert watch.seen == repeatable()
+
+
+def test_commands_ask_cublas_for_repeatable_sums(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    start(Namespace(no_plugin=[]))
+    assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    start(Namespace(no_plugin=[]))
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"

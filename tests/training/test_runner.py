@@ -451,6 +451,19 @@ def test_bfloat16_is_refused_where_its_gradients_are_wrong(tmp_path):
         made(model, amp="bfloat16", **options)
 
 
+def test_checkpoints_every_so_many_epochs(tmp_path):
+    """The last is always written; a run that was killed goes on from the newest, and ends with the same bits."""
+    whole = finish(runner(tmp_path / "whole"))
+    run = runner(tmp_path / "part", checkpoint_every=3)
+    assert same(whole, finish(run))
+    assert sorted(p.name for p in (tmp_path / "part").glob("epoch_*.pth")) == ["epoch_3.pth", "epoch_4.pth"]
+    (tmp_path / "part" / "epoch_4.pth").unlink()
+    resumed = runner(tmp_path / "part", checkpoint_every=3)
+    assert same(whole, finish(resumed))
+    with pytest.raises(PxframeError, match="'checkpoint_every' must be a whole number of at least 1, got 0"):
+        runner(tmp_path / "none", checkpoint_every=0)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_with_bfloat16(tmp_path):
     run = runner(tmp_path, device="cuda", amp="bfloat16")

@@ -208,11 +208,15 @@ def _separable(step: Step, operator: Callable[[Tensor, int, int], Tensor]) -> Sc
     value = step.path()
 
     def matrix(size: int, out: int, axis: int) -> Tensor:
-        basis = torch.eye(size, dtype=torch.float64).view(1, size, 1, size)  # channel j holds the unit vector j
+        basis = torch.eye(size, dtype=torch.float64, device=value.mantissa.device)
+        basis = basis.view(1, size, 1, size)  # channel j holds the unit vector j
         entries = operator(basis, out, axis).view(size, out).T  # [out, in]
         entries = torch.where(entries.abs() < 1e-9, 0.0, entries)  # rounding is not a path
         return powered(entries, step.reading.power).to(value.mantissa)
 
     (in_h, in_w), (out_h, out_w) = value.mantissa.shape[-2:], step.result_shape()[-2:]
-    rows, columns = matrix(in_h, out_h, 0), matrix(in_w, out_w, 1)
+    key = (step.node, step.reading.power, value.mantissa.dtype)
+    if key not in step.trace.tables:
+        step.trace.tables[key] = matrix(in_h, out_h, 0), matrix(in_w, out_w, 1)
+    rows, columns = step.trace.tables[key]
     return step.linear(value, lambda m: rows @ m @ columns.mT, math.log2(in_h * in_w))
