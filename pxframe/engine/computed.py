@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from pxframe.engine.graph import Trace
@@ -47,8 +48,7 @@ def find_computed(
     for node in nodes:
         if node in active or not any(n in moved or n in computed for n in node.all_input_nodes):
             continue
-        is_layout = operation(node) in _LAYOUTS and node.args[0] in moved
-        if is_layout:
+        if operation(node) in _LAYOUTS and node.args[0] in moved and len(node.all_input_nodes) == 1:
             moved[node] = moved[node.args[0]]  # type: ignore[index]
         else:
             computed.add(node)
@@ -135,8 +135,7 @@ class Computed:
         # An elementwise function: each entry carries what its argument did.
         return first if isinstance(first, Tensor) and first.shape == node.meta["val"].shape else None
 
-    @staticmethod
-    def _follow(node: fx.Node, value: Any) -> Any:
+    def _follow(self, node: fx.Node, value: Any) -> Any:
         """An operation with fixed coefficients of 0 and 1 on one tensor."""
         kind = operation(node)
         if kind in SAME:
@@ -145,7 +144,10 @@ class Computed:
             return value[node.args[1]]
         if kind == "as_strided" and value.shape == node.meta["val"].shape:
             return value
-        return node.target(value, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+        if "view" in kind:  # the value in the path network may have other strides
+            return value.reshape(node.args[1])
+        args = map_arg(node.args[1:], self._values.__getitem__)  # an index may be a tensor
+        return node.target(value, *args, **node.kwargs)  # type: ignore[operator]
 
     def _sum(self, node: fx.Node, carriers: list[Any]) -> Any:
         terms = [c.expand(node.meta["val"].shape) for c in carriers if c is not None]

@@ -157,13 +157,11 @@ def _call_f(
     variances: dict[str, Tensor],
     reuse: Mapping[fx.Node, int],
 ) -> Any:
-    if batch_norm == "batch" and operation(node) in norms.BATCH_NORMS:
+    if batch_norm == "batch" and operation(node) in norms.BATCH_NORMS and isinstance(node.args[4], fx.Node):
         inputs, weight, bias = (values[a] if isinstance(a, fx.Node) else None for a in node.args[:3])
         assert inputs is not None
         out, variance = norms.batch_statistics(node, inputs, weight, bias)
-        statistic = node.args[4]
-        if isinstance(statistic, fx.Node):
-            variances[names[statistic]] = variance
+        variances[names[node.args[4]]] = variance
         return [out, None, None, None, None]
     if node in reuse:
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)

@@ -19,7 +19,14 @@ _FRESH = frozenset(
     (
         *PRODUCTS,
         *("mean", "sum", "cat"),
-        *("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "upsample_bilinear2d"),
+        *(
+            "max_pool2d_with_indices",
+            "max_pool3d_with_indices",
+            "avg_pool2d",
+            "avg_pool3d",
+            "_adaptive_avg_pool2d",
+            "upsample_bilinear2d",
+        ),
     )
 )
 

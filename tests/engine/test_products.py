@@ -7,6 +7,9 @@ import torch
 from cases import CHECKS, make_case
 from torch import nn
 
+from pxframe.scoring.net import Net
+from pxframe_plugins.px import PX
+
 
 class Layers(nn.Module):
     """Three linear layers ``a``, ``b``, ``c`` on the input, joined by a function, and one behind it."""
@@ -357,3 +360,60 @@ def test_a_gru_carries_its_state(check, is_cell):
         return step(tokens[1], step(tokens[0], None))
 
     CHECKS[check](make_case(Steps("GRU", is_cell), (2, 2), build, False))
+
+
+class Normed(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.conv, self.norm, self.out = nn.Conv2d(1, 2, 1), norm, nn.Linear(2, 2)
+        for parameter in norm.parameters():
+            nn.init.normal_(parameter)
+
+    def forward(self, x):
+        return self.out(self.norm(self.conv(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("check", CHECKS)
+def test_instance_norm_divides_each_channel_by_a_sigma_of_its_own(check, affine, masked):
+    torch.manual_seed(0)
+
+    def build(net, state):
+        x, _ = net.conv(net.inputs(4), (1, 2, 2), "conv.weight", 2, 1, bias=state["conv.bias"])
+        gamma = state.get("norm.weight", torch.ones(2))
+        beta = state.get("norm.bias", torch.zeros(2))
+        channels = []
+        for c in range(2):
+            units = x[4 * c : 4 * c + 4]
+            channels.append(net.normed(units, [gamma[c]] * 4, [beta[c]] * 4, 1e-5))
+        means = [net.add(edges=[(u, None, 0.25) for u in units]) for units in channels]
+        return net.linear(means, "out.weight", 2, state["out.bias"])
+
+    CHECKS[check](make_case(Normed(nn.InstanceNorm2d(2, affine=affine)), (1, 2, 2), build, masked))
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.out = nn.Embedding(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.out(self.words(x).mean(1))
+
+
+def test_paths_of_words_begin_at_the_rows_of_a_table():
+    """Two words a sample, of a table of four. The table is not to be pruned, but its weights are on the paths."""
+    torch.manual_seed(0)
+    model = Words().double()
+    x = torch.tensor([[0, 1], [1, 1], [3, 0]])
+    with torch.no_grad():
+        table, weight = model.words.weight, model.out.weight
+        value = (
+            weight.square() * table.square().sum(0) * 2 / 4
+        )  # h of each weight: two positions, each 1/4 of the square
+        counts = len(x) * 2 * 3  # active paths to an output: samples, positions, units
+        expected = value * counts
+        expected_joint = weight.square() * sum(table[i].square() for i in x.flatten()) / 4
+    for variant, wanted in (("paper", expected), ("joint", expected_joint)):
+        scores = PX(variant=variant).score(Net(model, {"out.weight": torch.ones(2, 3, dtype=torch.bool)}), [(x, None)])
+        assert torch.allclose(scores["out.weight"], wanted, rtol=1e-9)

@@ -1,6 +1,7 @@
 """Operations against their own Jacobian; invariances; depth; errors."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -264,3 +265,45 @@ def test_alpha_scales_the_term_it_belongs_to(spelling, by_a, by_b):
     scores = pxframe.score(model, [(torch.randn(2, 3), None)], scorer="synflow")
     assert torch.allclose(scores["a.weight"], by_a * model.a.weight.abs())
     assert torch.allclose(scores["b.weight"], by_b * model.b.weight.abs())
+
+
+class Pooled(nn.Module):
+    """Pooling behind a kernel of one, which leaves everything as it is."""
+
+    def __init__(self, pool, axes):
+        super().__init__()
+        self.one, self.pool = (nn.Conv2d if axes == 2 else nn.Conv3d)(1, 1, 1, bias=False), pool
+        nn.init.ones_(self.one.weight)
+
+    def forward(self, x):
+        return self.pool(self.one(x))
+
+
+@pytest.mark.parametrize(
+    ("pool", "size", "windows"),
+    [
+        (nn.AdaptiveMaxPool2d((2, 3)), (5, 4), [[(0, 3), (2, 5)], [(0, 2), (1, 3), (2, 4)]]),
+        (nn.MaxPool3d(2), (4, 2, 5), [[(0, 2), (2, 4)], [(0, 2)], [(0, 2), (2, 4)]]),
+    ],
+    ids=["adaptive", "3d"],
+)
+def test_max_pooling_takes_what_f_took_and_all_with_open_gates(pool, size, windows):
+    net = as_net(Pooled(pool, len(size)).double())
+    x = torch.rand(1, 1, *size, dtype=torch.float64)
+    held = [tuple(slice(*w) for w in places) for places in product(*windows)]
+    counts, _ = active_paths(net, [(x, None)])
+    [value] = counts[0].values
+    found = value.mantissa.flatten() * 2.0 ** int(value.exponent)
+    assert found.tolist() == pytest.approx([float(x[0, 0][at].square().max()) for at in held])
+    for way, expected in (("sum", [x[0, 0][at].numel() for at in held]), ("max", [1] * len(held))):
+        [value], _ = open_paths(net, x, 2, pool=way)
+        assert (value.mantissa.flatten() * 2.0 ** int(value.exponent)).tolist() == expected
+
+
+def test_padded_average_pooling_in_three_dimensions_against_the_jacobian():
+    net = as_net(Pooled(nn.AvgPool3d(3, stride=2, padding=1, count_include_pad=False), 3).double())
+    x = torch.rand(1, 1, 4, 3, 5, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(net, x).flatten(5).squeeze()
+    [value], _ = open_paths(net, x, 2)
+    found = value.mantissa.flatten() * 2.0 ** int(value.exponent)
+    assert torch.allclose(found, jacobian.flatten(0, -2).square().sum(-1))

@@ -170,13 +170,15 @@ def _masked(value: Scaled, taken: Tensor) -> Scaled:
     return value.map(lambda m: m * taken)
 
 
-@rule("max_pool2d_with_indices", "adaptive_max_pool2d")
-def max_pool2d(step: Step) -> list[Any]:
+@rule("max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d")
+def max_pool(step: Step) -> list[Any]:
+    """f's choice in a replay; with all gates open the sum of each window, or with ``pool="max"`` its largest value."""
     value = step.path()
     if step.reading.replay:
         chosen: Tensor = step.values[step.node][1]
-        flat = chosen.flatten(-2)
-        return [value.map(lambda m: m.flatten(-2).gather(-1, flat).view(chosen.shape)), None]
+        axes = 3 if "3d" in operation(step.node) else 2
+        flat = chosen.flatten(-axes)
+        return [value.map(lambda m: m.flatten(-axes).gather(-1, flat).view(chosen.shape)), None]
     if step.reading.pool == "max":
         return [value.map(lambda m: step.node.target(m, *step.args[1:], **step.node.kwargs)[0]), None]  # type: ignore[operator]
     return [_window_sum(step, value), None]
@@ -185,11 +187,22 @@ def max_pool2d(step: Step) -> list[Any]:
 def _window_sum(step: Step, value: Scaled) -> Scaled:
     """Max-pooling with every gate open: the sum over each window."""
     if operation(step.node) == "adaptive_max_pool2d":
-        raise unknown(step.node, "with all gates open")
+        sizes = list(zip(value.mantissa.shape[-2:], step.args[1], strict=True))
+        rows, columns = (_windows(size, out, value.mantissa) for size, out in sizes)
+        bits = math.log2(math.prod(size // out + 2 for size, out in sizes))
+        return step.linear(value, lambda m: rows @ m @ columns.mT, bits)
     kernel, stride = list(step.args[1]), list(step.option(2, "stride") or step.args[1])
     padding, dilation = step.option(3, "padding", 0), step.option(4, "dilation", 1)
     if any(d != 1 for d in (dilation if isinstance(dilation, (list, tuple)) else [dilation])):
         raise unknown(step.node, "with dilation and all gates open")
+    average = torch.ops.aten.avg_pool3d if "3d" in operation(step.node) else torch.ops.aten.avg_pool2d
     ceil = step.option(5, "ceil_mode", False)
-    pooled = lambda m: torch.ops.aten.avg_pool2d(m, kernel, stride, padding, ceil, True, 1)  # noqa: E731
+    pooled = lambda m: average(m, kernel, stride, padding, ceil, True, 1)  # noqa: E731
     return step.linear(value, pooled, math.log2(math.prod(kernel)))
+
+
+def _windows(size: int, out: int, like: Tensor) -> Tensor:
+    """Which of ``size`` positions each of ``out`` adaptive windows holds: 1 or 0, [out, size]."""
+    at = torch.arange(size, device=like.device)
+    window = torch.arange(out, device=like.device)[:, None]
+    return ((at >= window * size // out) & (at < -(-(window + 1) * size // out))).to(like.dtype)

@@ -48,6 +48,17 @@ def linear(step: Step) -> Scaled:
     return step.weighted(step.path(), step.args[1], weight, lambda m, w: m @ w.mT, weight.shape[-1])
 
 
+@rule("embedding")
+def embedding(step: Step) -> Scaled:
+    """Paths begin at the table's rows: at the row of each index in a replay, at all rows with the gates open."""
+    weight, at = step.fixed(step.args[0]), step.args[1]
+    start = Scaled.of(weight.new_ones(at.meta["val"].shape))
+    if step.reading.replay:
+        indices = step.raw(at)
+        return step.weighted(start, step.args[0], weight, lambda m, w: m.unsqueeze(-1) * w[indices], 1)
+    return step.weighted(start, step.args[0], weight, lambda m, w: m.unsqueeze(-1) * w.sum(0), len(weight))
+
+
 def _matrix_product(step: Step, left: int, right: int) -> Scaled:
     """``left @ right``, the positions of two arguments. With its gates open, a recorded side takes the mean."""
 
@@ -170,19 +181,19 @@ def mean(step: Step) -> Scaled:
     return _scaled_by(step, total, 1 / size) if operation(step.node) == "mean" else total
 
 
-@rule("avg_pool2d")
-def avg_pool2d(step: Step) -> Scaled:
+@rule("avg_pool2d", "avg_pool3d")
+def avg_pool(step: Step) -> Scaled:
     """A sum over each window times (1 / what f divided by)."""
     kernel, stride = step.args[1], step.option(2, "stride") or step.args[1]
     padding, ceil = step.option(3, "padding", 0), step.option(4, "ceil_mode", False)
-    value = step.path()
+    value, operator = step.path(), step.node.target.overloadpacket  # type: ignore[union-attr]
 
     def window_sum(m: Tensor) -> Tensor:
-        return torch.ops.aten.avg_pool2d(m, kernel, stride, padding, ceil, True, 1)
+        return operator(m, kernel, stride, padding, ceil, True, 1)
 
     total = step.linear(value, window_sum, math.log2(math.prod(kernel)))
     ones = torch.ones_like(value.mantissa[:1, :1])
-    divided = torch.ops.aten.avg_pool2d(ones, *step.args[1:], **step.node.kwargs)
+    divided = operator(ones, *step.args[1:], **step.node.kwargs)
     coefficient = powered(divided / window_sum(ones), step.reading.power)
     return step.linear(total, lambda m: m * coefficient, 0.0)
 

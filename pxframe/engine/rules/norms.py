@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from pxframe.base.errors import PxframeError
 from pxframe.engine.rules.linear import addition
-from pxframe.engine.rules.table import Step, operation, rule, unknown
+from pxframe.engine.rules.table import Step, operation, rule
 from pxframe.engine.scaled import Scaled, power_of_two
 
 #: aten names of batch normalisation, all with (input, weight, bias, running mean, running variance, ...).
@@ -35,7 +35,7 @@ def batch_norm(step: Step) -> Any:
     value = step.path()
     gamma, variance = step.args[1], step.args[4]
     if not isinstance(variance, fx.Node):
-        raise unknown(step.node, "without running statistics")
+        return _own_sigma(step, value, gamma)
     if step.reading.norm == "batch":
         out = _own_statistics(step, value, gamma)
     elif step.reading.power == 0:
@@ -49,6 +49,16 @@ def batch_norm(step: Step) -> Any:
         out = value.map(lambda m: m * scale.to(m.dtype))
         out = Scaled(out.mantissa, out.exponent + exponent, out.growth)
     return [out, None, None, None, None]
+
+
+def _own_sigma(step: Step, value: Scaled, gamma: Any) -> Any:
+    """Without running statistics f divides by the sigma of its batch (of each sample: instance norm), a factor."""
+    if step.reading.replay:
+        inverse = _channels(step.values[step.node][2], value.mantissa)
+        value = _over_sigma(value, inverse, epsilon(step.node))
+    if gamma is not None:
+        value = step.linear(value, lambda m: m * _channels(step.fixed(gamma), m), 0.0)
+    return [value, None, None, None, None]
 
 
 def _fixed_scale(step: Step, gamma: Any, variance: fx.Node) -> tuple[Tensor, Tensor]:
