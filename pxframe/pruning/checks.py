@@ -83,6 +83,44 @@ def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor],
     )
 
 
+def cause_of_zeros(net: Net, inputs: Tensor | None) -> str:
+    """What makes many scores 0 whatever the scorer: layers that are zero, and layers that the output does not use.
+
+    Args:
+        inputs: a batch of the user's samples, if there is one.
+
+    Returns:
+        clauses to follow a message, each after a semicolon; the empty string if there is no such cause.
+    """
+    text, zero = "", _zero_throughout(net)
+    if zero:
+        text += f"; {some(zero)} is zero throughout and lets nothing through: train the network first, or fill it"
+    unused = [] if inputs is None else _unused(net, inputs)
+    if unused:
+        share = sum(net.weights[name].numel() for name in unused) / sum(w.numel() for w in net.weights.values())
+        text += (
+            f"; the output in eval mode does not use {some(unused)} ({share:.0%} of the weights): exclude such layers"
+        )
+    return text
+
+
+def _zero_throughout(net: Net) -> list[str]:
+    named = [(n, p) for n, p in net.parameters.items() if "bias" not in n.rpartition(".")[2]]
+    return [n for n, p in named if p.numel() and not p.any()]
+
+
+def _unused(net: Net, inputs: Tensor) -> list[str]:
+    """The weights that are no part of the computation of any output in eval mode."""
+    leaves = {name: weight.detach().clone().requires_grad_() for name, weight in net.weights.items()}
+    with torch.enable_grad(), net.evaluating():
+        outputs = [t for t in pytree.tree_leaves(net(inputs[:1], leaves)) if isinstance(t, Tensor) and t.requires_grad]
+        if not outputs:
+            return []
+        total = torch.stack([t.sum() for t in outputs]).sum()
+        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    return [name for name, gradient in zip(leaves, found, strict=True) if gradient is None]
+
+
 def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, inputs: Tensor | None) -> None:
     """Refuse layers with inputs in the first dimension of their weight, if ``granularity`` expects outputs there.
 
@@ -113,7 +151,7 @@ def collapse(net: Net, inputs: Tensor) -> str:
     if connected:
         return ""
     if not _connected(net, net.weights, inputs)[0]:
-        zero = [n for n, p in net.parameters.items() if not n.endswith("bias") and p.numel() and not p.any()]
+        zero = _zero_throughout(net)
         cause = f"{some(zero)} is zero throughout" if zero else "no path leads through it in eval mode"
         return (
             f"the network's output does not depend on its input even before pruning: {cause}; "

@@ -14,7 +14,7 @@ from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
-from pxframe.pruning.checks import check_outputs_first, check_scores, collapse, tied_at_zero
+from pxframe.pruning.checks import cause_of_zeros, check_outputs_first, check_scores, collapse, tied_at_zero
 from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
@@ -179,7 +179,7 @@ def _pruned(
                     scores = {n: s * len(s) / max((costs or {}).get(n, 1), 1) for n, s in scores.items()}
                 candidates = plan.candidates(net.masks, method.revives)
                 if not warned and (ties := tied_at_zero(scores, candidates, plan.kept(candidates, plan.rounds))):
-                    _log.warning("%s: %s", where, ties)
+                    _log.warning("%s: %s%s", where, ties, cause_of_zeros(net, example))
                     warned = True
                 net.masks = plan.masks(scores, net.masks, number, method.revives)
                 if example is not None and not collapsed and plan.checks(number, method.revives):

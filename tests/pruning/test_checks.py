@@ -218,3 +218,32 @@ def test_layers_that_do_not_fit_a_pattern_are_said_to_stay_dense(caplog):
     assert ticket.meta["left_dense"] == ["0.weight"]
     assert any("stay dense" in message and "0.weight" in message for message in caplog.messages)
     assert pxframe.prune(model, None, scorer="magnitude", sparsity=0.5).meta["left_dense"] == []
+
+
+class WithSideHead(nn.Module):
+    """A network with a head that only training uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.side = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(8, 20)
+
+    def forward(self, x):
+        x = torch.relu(self.body(x))
+        return (self.head(x), self.side(x)) if self.training else self.head(x)
+
+
+@pytest.mark.parametrize("scorer", ["px", "snip"])
+def test_many_zeros_are_explained(scorer, caplog):
+    batches = [(torch.randn(6, 4), torch.arange(6) % 3)]
+    torch.manual_seed(0)
+    pxframe.prune(WithSideHead().eval(), batches, scorer, sparsity=0.3)
+    assert "the output in eval mode does not use side.weight (74% of the weights): exclude these" in caplog.text
+    assert "zero throughout" not in caplog.text
+    caplog.clear()
+    model = WithSideHead().eval()
+    nn.init.zeros_(model.head.weight)
+    pxframe.prune(model, batches, scorer, sparsity=0.3, allow_collapse=True)
+    assert "head.weight is zero throughout and lets nothing through" in caplog.text
+    caplog.clear()
+    pxframe.prune(WithSideHead().eval(), batches, scorer, sparsity=0.3, exclude=["side.*"])
+    assert not caplog.text
