@@ -87,7 +87,7 @@ class Computed:
         carrier = self._carriers.get(node)
         if carrier is None:
             raise unknown(node, "on a weight before it is used")
-        used = powered(self._values[node].detach().to(self._like.dtype), self._reading.power)
+        used = powered(self._values[node].detach().abs().to(self._like.dtype), self._reading.power)
         if self._reading.power == 0:
             return (carrier != 0).to(carrier.dtype) * used
         scale = used / carrier.detach()
@@ -126,6 +126,8 @@ class Computed:
             return None
         if kind in _LINEAR:
             return self._follow(node, first)
+        if kind == "view_as_complex":  # |a + ib| squared is the sum of the two squares
+            return first.sum(-1)
         if kind == "_weight_norm_interface":  # v, g
             return [first * self._carrier(args[1]), None]
         if kind in BATCH_NORMS:
