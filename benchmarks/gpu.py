@@ -36,7 +36,7 @@ from torch import Tensor, nn
 import pxframe
 from pxframe.plugin.registry import build
 from pxframe.pruning.precision import full_precision
-from pxframe.pruning.threshold import highest
+from pxframe.pruning.threshold import global_masks
 from pxframe.scoring.net import Net
 from pxframe.scoring.prunable import prunable
 from pxframe.training.run import Setting, train
@@ -218,7 +218,7 @@ def rounds(name: str, device: str, quick: bool) -> str:
     scorer = build("scorer", name)
 
     def one_round() -> None:
-        highest(torch.cat([s.flatten() for s in scorer.score(net, batches).values()]), keep)
+        global_masks(scorer.score(net, batches), masks, keep)
 
     def forward() -> None:
         with torch.no_grad():
@@ -264,10 +264,11 @@ def peak(function: Callable[[], None], on_gpu: bool) -> int:
 
 def threshold(name: str, device: str, quick: bool) -> str:
     values = torch.rand(100_000 if quick else 25_000_000, device=device)
+    everywhere = torch.ones_like(values, dtype=torch.bool)
     texts = []
     for keep in (len(values) // 50, len(values) // 2):
         ways = {
-            "pxframe": lambda keep=keep: highest(values, keep),
+            "pxframe": lambda keep=keep: global_masks({"": values}, {"": everywhere}, keep),
             "kthvalue": lambda keep=keep: torch.kthvalue(values, len(values) - keep + 1),
             "sort": lambda: values.sort(),
         }

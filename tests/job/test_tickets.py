@@ -170,7 +170,7 @@ def test_tickets_of_other_weights_settings_or_damaged_ones_are_made_again(job):
     with torch.no_grad():
         model.weight.neg_().add_(torch.randn(4, 4))
     (other,) = make_tickets(job, model, said.append).values()
-    assert "weights was" in said[1]
+    assert "weights changed" in said[1]
     assert same_weights(other, model)
     data = bytearray(file.read_bytes())
     data[-1] ^= 1

@@ -111,7 +111,7 @@ def run(task, folder, model=None, provider=provider, **options):
     return task.runner(model, provider, work_dir=folder, device="cpu", seed=1, resume=True, **options)
 
 
-def tested(runner):
+def tried(runner):
     """What ``runner.test()`` gives, and every sample that it predicts on the way."""
     samples, step = [], runner.model.test_step
     with pytest.MonkeyPatch.context() as patch:
@@ -147,7 +147,7 @@ def test_heads_are_a_matter_of_config_and_miou_is_right(root, tmp_path, head, ig
     it.prepare()
     runner = run(it, tmp_path)
     runner.train()
-    result, samples = tested(runner)
+    result, samples = tried(runner)
     assert [Path(sample.seg_map_path) for sample in samples] == [
         root / "SegmentationClass" / f"val{i}.png" for i in range(4)
     ]
@@ -249,7 +249,7 @@ def test_a_plain_vit_gives_maps_of_one_resolution(root, tmp_path, head):
     maps = runner.model.extract_feat(torch.randn(2, 3, 32, 48))
     assert [m.shape for m in maps] == [(2, 24, 2, 3)] * 3
     runner.train()
-    result, samples = tested(runner)
+    result, samples = tried(runner)
     assert {sample.pred_sem_seg.shape for sample in samples} == {(32, 40)}  # of 32 x 48, padded
     assert result["mIoU"] == pytest.approx(mean_iou(read_again(samples)), abs=0.006)
 
@@ -302,7 +302,7 @@ def test_the_written_digit_scenes(tmp_path):
     runner = run(it, tmp_path / "run")
     runner.train()
     assert runner.model.decode_head.num_classes == 11
-    result, samples = tested(runner)
+    result, samples = tried(runner)
     assert result["mIoU"] == pytest.approx(mean_iou(read_again(samples)), abs=0.006)
 
 
