@@ -237,7 +237,7 @@ def test_many_zeros_are_explained(scorer, caplog):
     batches = [(torch.randn(6, 4), torch.arange(6) % 3)]
     torch.manual_seed(0)
     pxframe.prune(WithSideHead().eval(), batches, scorer, sparsity=0.3)
-    assert "the output in eval mode does not use side.weight (74% of the weights): exclude these" in caplog.text
+    assert "the output in eval mode does not use side.weight (74% of the weights): exclude such layers" in caplog.text
     assert "zero throughout" not in caplog.text
     caplog.clear()
     model = WithSideHead().eval()
