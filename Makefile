@@ -15,7 +15,8 @@ test: setup lint
 
 # The same and the tests marked "slow": large networks under every method.
 test-all: test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not alone"
+	$(BIN)/python -m pytest -m "slow and alone"
 
 # The guide and the reference, as web pages. A broken link or reference is an error.
 docs: setup

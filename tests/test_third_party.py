@@ -75,6 +75,7 @@ def test_scorer_is_found_and_gives_its_formula(installed):
     assert done.stdout.split()[-2:] == ["6", "fisher"]
 
 
+@pytest.mark.slow
 def test_a_task_transfers_a_ticket_and_its_error_is_measured(installed, tmp_path):
     """The reported error of every run is the one that its saved weights make, computed without this library's task."""
     (tmp_path / "job.py").write_text(JOB, encoding="utf-8")

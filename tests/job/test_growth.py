@@ -73,6 +73,7 @@ def rows(folder):
     return {(r["seed"], r["task"], r["variant"]): r["value"] for r in found}
 
 
+@pytest.mark.slow
 def test_a_job_grows_by_seeds_methods_levels_and_tasks_and_repeats_nothing(job):
     trained, made, _ = job(resume=False)
     assert trained == sorted(["0 pretrain", *(f"0 {task} {variant}" for task in "ab" for variant in VARIANTS)])
@@ -105,6 +106,7 @@ def test_a_job_grows_by_seeds_methods_levels_and_tasks_and_repeats_nothing(job):
     assert not (job.folder / "set-aside").exists()
 
 
+@pytest.mark.slow
 def test_a_change_reruns_just_what_depends_on_it_and_says_so(job):
     job(resume=False)
     before = rows(job.folder)
@@ -132,6 +134,7 @@ def test_a_change_reruns_just_what_depends_on_it_and_says_so(job):
     ]
 
 
+@pytest.mark.slow
 def test_a_change_is_told_of_once_for_all_seeds_and_damaged_files_are_named_beside_it(job):
     two = ("seed = [0]", "seed = [0, 1]")
     job(two, resume=False)

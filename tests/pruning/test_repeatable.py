@@ -34,6 +34,7 @@ print(json.dumps(found))
 METHODS = ["px", {"type": "px", "variant": "joint"}, "synflow", "logsynflow", "snip", "ntk_sap", "random"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.alone)])
 def test_the_same_seed_gives_the_same_ticket(threads):
     found = {}

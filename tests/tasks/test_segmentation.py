@@ -386,6 +386,7 @@ def test_a_real_extension_is_left_alone(monkeypatch):
     assert "mmcv._ext" not in sys.modules
 
 
+@pytest.mark.slow
 def test_import_is_quiet_and_operators_fail_when_called():
     code = """
 import sys

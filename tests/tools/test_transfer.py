@@ -151,6 +151,7 @@ def until_stopped(running, how):
             continue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["pretrain", f"scenes/{TICKET}/epoch_1.pth"])
 def test_stopped_anywhere_and_resumed_ends_with_the_same_results(config, finished, tmp_path, stop):
     how = signal.SIGINT if stop == "pretrain" else signal.SIGKILL
@@ -219,6 +220,7 @@ def run(config, work, *options, tasks=("digits",)):
     return rows(work)
 
 
+@pytest.mark.slow
 def test_every_seed_and_scorer_in_one_table_and_one_figure(config, finished, tmp_path, capsys):
     table = run(config, tmp_path, "seed=[0,1]", "prune.scorer=[magnitude,snip]", "prune.sparsity=[0.5,0.8]")
     variants = [f"{method}-{level}.00" for level in (50, 80) for method in ("magnitude", "snip", "random")]

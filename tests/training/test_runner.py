@@ -231,6 +231,7 @@ def killed_while_writing(folder):
     runner(folder).train()
 
 
+@pytest.mark.slow
 def test_a_kill_while_writing_leaves_the_older_checkpoint(tmp_path):
     expected = finish(runner(tmp_path / "whole"))
     code = f"import test_runner; test_runner.killed_while_writing({str(tmp_path / 'cut')!r})"
