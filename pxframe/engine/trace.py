@@ -18,7 +18,7 @@ from pxframe.engine.layers import recording_layers
 from pxframe.engine.record import record
 from pxframe.engine.reuse import find_reuse
 from pxframe.engine.roles import find_roles, needed
-from pxframe.engine.unfused import UnrolledRecurrence, math_attention
+from pxframe.engine.unfused import math_attention, unrolled_recurrence
 
 #: Parts of the messages by which torch says that Python code asked a traced tensor for its value.
 _ASKED_FOR_VALUES = ("trying to get a value out of", "trying to get value out of", "data-dependent")
@@ -46,7 +46,7 @@ def trace_model(model: nn.Module, inputs: Tensor) -> Trace:
         with recording_layers(model) as running:
             try:
                 given = [*tensors.values(), inputs]
-                with UnrolledRecurrence():
+                with unrolled_recurrence():
                     graph, constants = record(functionalize(forward, remove="mutations"), given)
                 if any(map(_writes, graph.nodes)):  # inside some operations torch looks only the second time
                     again = fx.Interpreter(fx.GraphModule(constants, graph)).run

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-
-_RECURRENT = frozenset(("lstm", "gru", "rnn_tanh", "rnn_relu"))
 
 
 @contextmanager
@@ -33,27 +32,25 @@ def math_attention() -> Iterator[None]:
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
     """Second derivatives of all that torch has a first derivative of, inside the block."""
-    with math_attention(), _WrittenOut():
+    with math_attention(), _Instead({"hardsigmoid": _hardsigmoid}):
         yield
 
 
-class _WrittenOut(TorchFunctionMode):
-    """Activations whose first derivative has none in torch, written out."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if getattr(func, "__name__", "") == "hardsigmoid":
-            return F.relu6(args[0] + 3) / 6
-        return func(*args, **(kwargs or {}))
-
-
-class UnrolledRecurrence(TorchFunctionMode):
+def unrolled_recurrence() -> TorchFunctionMode:
     """Recurrent layers step by step inside the block, by torch's own decompositions."""
+    return _Instead(dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _unrolled))
+
+
+class _Instead(TorchFunctionMode):
+    """Inside the block, calls a stand-in for each function of torch that has one.
+
+    Args:
+        stand_ins: function's name -> ``stand_in(function, *args, **kwargs)``.
+    """
+
+    def __init__(self, stand_ins: Mapping[str, Callable[..., Any]]) -> None:
+        super().__init__()
+        self._stand_ins = stand_ins
 
     def __torch_function__(
         self,
@@ -62,11 +59,18 @@ class UnrolledRecurrence(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if getattr(func, "__name__", "") not in _RECURRENT:
-            return func(*args, **(kwargs or {}))
-        from torch._dispatch.python import enable_python_dispatcher  # takes long to import, and few models need it
+        stand_in = self._stand_ins.get(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {})) if stand_in is None else stand_in(func, *args, **(kwargs or {}))
 
-        with warnings.catch_warnings(), enable_python_dispatcher():
-            warnings.simplefilter("ignore")  # the next line warns of settings for GPUs of another maker
-            with torch.backends.mkldnn.flags(enabled=False):
-                return func(*args, **(kwargs or {}))
+
+def _hardsigmoid(_: Any, x: Tensor, inplace: bool = False) -> Tensor:
+    return F.relu6(x + 3) / 6
+
+
+def _unrolled(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    from torch._dispatch.python import enable_python_dispatcher  # takes long to import, and few models need it
+
+    with warnings.catch_warnings(), enable_python_dispatcher():
+        warnings.simplefilter("ignore")  # the next line warns of settings for GPUs of another maker
+        with torch.backends.mkldnn.flags(enabled=False):
+            return function(*args, **kwargs)
