@@ -34,8 +34,8 @@ _SOURCES = (
 )
 #: Positions of the two factors of a product of values; of "div", the dividend and the divisor.
 _FACTORS = {**PRODUCTS, "mul": (0, 1), "div": (0, 1), "addcmul": (1, 2)}
-#: Operations with constants that leave an activation an activation.
-_SCALING = frozenset(("mul", "div", "add", "sub", "neg"))
+#: Operations that leave an activation an activation: moving values, scaling and shifting them by constants.
+_KEEPING = MOVES | SAME | {"getitem", "mul", "div", "add", "sub", "neg"}
 
 
 class Roles(NamedTuple):
@@ -152,6 +152,6 @@ def _activated(node: fx.Node, active: Set[fx.Node]) -> bool:
         name, inputs = operation(node), [n for n in node.all_input_nodes if n in active]
         if name in ACTIVATIONS or name in SIGMOIDS:
             return True
-        if len(inputs) != 1 or not (name in MOVES or name in SAME or name in _SCALING):
+        if len(inputs) != 1 or name not in _KEEPING:
             return False
         node = inputs[0]

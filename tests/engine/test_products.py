@@ -104,6 +104,10 @@ JOINED = {
         lambda a, b, c: (3 * torch.relu(a)).flip(1) * b,
         lambda n, a, b, c: recorded(n, b, a[::-1], gate=lambda z: 3 * max(z, 0.0)),
     ),
+    "half of an activation": (
+        lambda a, b, c: nn.functional.silu(torch.cat([a, b], 1)).chunk(2, 1)[0] * c,
+        lambda n, a, b, c: recorded(n, c, a, gate=silu),
+    ),
     "divided by an activation": (lambda a, b, c: a / b, lambda n, a, b, c: over(n, a, b)),
     "divided by a sum of magnitudes": (
         lambda a, b, c: a / (1 + b.abs().sum(1, keepdim=True)),
