@@ -11,18 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusal import refused
 from safetensors.torch import save_file
 
-from pxframe.base.errors import PxframeError
 from pxframe.base.files import read_json, replacing, set_aside, write_json
-
-
-def refused(call, *parts):
-    with pytest.raises(PxframeError) as error:
-        call()
-    text = str(error.value)
-    assert "\n" not in text
-    assert all(part in text for part in parts), text
 
 
 def test_the_disk_holds_the_file_before_its_name_and_the_name_before_the_end(tmp_path, monkeypatch):

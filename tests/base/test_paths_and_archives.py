@@ -4,9 +4,9 @@ import os
 import zipfile
 
 import pytest
+from refusal import refused
 
 from pxframe.base import archives
-from pxframe.base.errors import PxframeError
 from pxframe.base.paths import expand, expand_all, locate
 
 
@@ -22,14 +22,6 @@ def archive(path, members):
     with zipfile.ZipFile(path, "w") as file:
         for name, text in members.items():
             file.writestr(name, text)
-
-
-def refused(call, *parts):
-    with pytest.raises(PxframeError) as error:
-        call()
-    text = str(error.value)
-    assert "\n" not in text
-    assert all(part in text for part in parts), text
 
 
 def test_existing_paths(tmp_path, monkeypatch):

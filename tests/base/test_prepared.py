@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from refusal import refused
 
-from pxframe.base.errors import PxframeError
 from pxframe.base.prepared import prepare_once
 
 
@@ -14,14 +14,6 @@ from pxframe.base.prepared import prepare_once
 def somewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("SOMEWHERE", str(tmp_path / "data"))
     (tmp_path / "data").mkdir()
-
-
-def refused(call, *parts):
-    with pytest.raises(PxframeError) as error:
-        call()
-    text = str(error.value)
-    assert "\n" not in text
-    assert all(part in text for part in parts), text
 
 
 calls = []
