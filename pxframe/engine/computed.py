@@ -36,14 +36,19 @@ _STATISTICS = frozenset(
 
 
 def find_computed(
-    nodes: list[fx.Node], active: Set[fx.Node], parameters: Mapping[fx.Node, str]
+    nodes: list[fx.Node], active: Set[fx.Node], paths: Set[fx.Node], parameters: Mapping[fx.Node, str]
 ) -> tuple[dict[fx.Node, str], frozenset[fx.Node]]:
     """The nodes that are a parameter, or a part or layout of one, with its name; and those computed from parameters.
 
     Args:
         active: the nodes that depend on the input.
+        paths: the nodes with path values. What is computed for other nodes alone is left out.
         parameters: the placeholders of parameters, with their names.
     """
+    used: set[fx.Node] = set()
+    for node in reversed(nodes):
+        if node in paths or node in used:
+            used.update(n for n in node.all_input_nodes if n not in active)
     moved, computed = dict(parameters), set()
     for node in nodes:
         if node in active or not any(n in moved or n in computed for n in node.all_input_nodes):
@@ -52,7 +57,7 @@ def find_computed(
             moved[node] = moved[node.args[0]]  # type: ignore[index]
         else:
             computed.add(node)
-    return moved, frozenset(computed)
+    return moved, frozenset(computed & used)
 
 
 class Computed:

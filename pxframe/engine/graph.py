@@ -17,7 +17,7 @@ class Trace:
         tensors: placeholder name -> name of the parameter or buffer it stands for.
         parameters: the names among those that are parameters.
         moved: node that is a parameter, or a part or another layout of one -> the parameter's name.
-        computed: the other nodes that are computed from parameters alone (see ``computed``).
+        computed: the other nodes that are computed from parameters alone, for nodes in ``paths`` (see ``computed``).
         constants: name of a ``get_attr`` node's target -> tensor, on the device of the input.
         inputs: the node of the model's input.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).

@@ -59,7 +59,7 @@ def interpret(
     """
     if not trace.outputs:
         raise PxframeError(
-            "every output of the model is made by a softmax, a sigmoid or another factor formed from the data, and "
+            "every output of the model is made by a softmax or another factor formed from the data, and "
             "carries no path; path-based scorers need the model without it"
         )
     with_f = batch_norm == "batch" or any(reading.replay for reading, _ in readings)

@@ -110,7 +110,8 @@ def _read(
     paths, factors_used = needed(body, active, roles, outputs)
     last_use = _last_use(body, active, keep=set(outputs))
     tensors = dict(zip(placeholders[:-1], names, strict=True))
-    moved, computed = find_computed(body, active, {n: name for n, name in tensors.items() if name in parameters})
+    own = {n: name for n, name in tensors.items() if name in parameters}
+    moved, computed = find_computed(body, active, paths, own)
     return Trace(
         nodes=body,
         tensors=tensors,
