@@ -113,7 +113,7 @@ def _unused(net: Net, inputs: Tensor) -> list[str]:
     """The weights that are no part of the computation of any output in eval mode."""
     leaves = {name: weight.detach().clone().requires_grad_() for name, weight in net.weights.items()}
     with torch.enable_grad(), net.evaluating():
-        outputs = [t for t in pytree.tree_leaves(net(inputs[:1], leaves)) if isinstance(t, Tensor) and t.requires_grad]
+        outputs = _outputs(net, leaves, inputs[:1])
         if not outputs:
             return []
         total = torch.stack([t.sum() for t in outputs]).sum()
@@ -187,7 +187,7 @@ def _gradients(net: Net, weights: Mapping[str, Tensor], x: Tensor, names: list[s
     weights = {name: weight.detach().clone() for name, weight in weights.items()} if names else dict(weights)
     leaves = [weights[name].requires_grad_() for name in names]
     with torch.enable_grad(), net.evaluating():
-        outputs = [t for t in pytree.tree_leaves(net(x, weights)) if isinstance(t, Tensor) and t.requires_grad]
+        outputs = _outputs(net, weights, x)
         if not outputs:
             return False, set()
         # A mixture of the outputs: their plain sum may be constant (after a softmax, say).
@@ -197,3 +197,8 @@ def _gradients(net: Net, weights: Mapping[str, Tensor], x: Tensor, names: list[s
         by_input, *found = torch.autograd.grad(total, [x, *leaves], allow_unused=True)
     reached = {n for n, g in zip(names, found, strict=True) if g is not None and bool((g * net.masks[n]).any())}
     return by_input is not None and bool(by_input.any()), reached
+
+
+def _outputs(net: Net, weights: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
+    """The output tensors that have gradients."""
+    return [t for t in pytree.tree_leaves(net(x, weights)) if isinstance(t, Tensor) and t.requires_grad]

@@ -67,7 +67,7 @@ class Net:
         self._train = train
         self._required: list[tuple[Tensor, str]] = []
         self._density: float | None = None
-        self._read: set[str] = set()
+        self._read: set[str] = set()  # one set for the copies that with_() makes, too
 
     @property
     def density(self) -> float | None:
