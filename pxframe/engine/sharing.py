@@ -5,9 +5,9 @@ factors share, a path's value stays what it is; only its score is divided. At ea
 paths with a factor a, one half of the score goes on through m. The other half goes back through what a is made from, to
 each of its weights by its share of the paths to that entry of a:
 
-    m * a * (1 + (p - |p|) / (2 |p|)),  |p| the same value held constant,
+    m * a = m * a / 2 + [m] * a / 2 * p / [p].
 
-where p is the path value of a, computed by the rules of the reading, with a softmax or sigmoid passing on what it is
+[.] is the same value held constant, and p is the path value of a, computed by the rules of the reading, with a softmax or sigmoid passing on what it is
 given. In the product of queries and keys both sides carry, and p is their product. So a head's queries and keys
 together score as much as its values: one quarter of what its paths carry each, and one half. The scores of a layer
 through which all paths run still add up to R.

@@ -16,11 +16,15 @@ from pxframe.engine.scaled import Scaled, add
 @rule("convolution")
 def convolution(step: Step) -> Scaled:
     _, weight_node, _, *geometry = step.args
-    value, weight = _factors(step, 0, 1)  # [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
     transposed = geometry[3]
-    terms = weight.numel() // max(1, weight.shape[1 if transposed else 0])
     convolve = lambda m, w: torch.ops.aten.convolution(m, w, None, *geometry)  # noqa: E731
-    return step.weighted(value, weight_node, weight, convolve, terms)
+
+    def apply(value: Scaled, weight: Tensor) -> Scaled:
+        """``weight``: [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]."""
+        terms = weight.numel() // max(1, weight.shape[1 if transposed else 0])
+        return step.weighted(value, weight_node, weight, convolve, terms)
+
+    return _multiplied(step, 0, 1, apply)
 
 
 @rule("addmm", "baddbmm")
@@ -87,19 +91,22 @@ def _matrix_product(step: Step, left: int, right: int) -> Scaled:
     """``left @ right``, the positions of two arguments. With its gates open, a recorded side takes the mean."""
 
     def carry(carrier: int, recorded: int) -> Scaled:
-        node = step.args[recorded]
-        value, weight = _factors(step, carrier, recorded)
-        weight = _once(weight)  # on the right [..., in, out], on the left [..., out, in]
-        from_right = recorded == right
-        terms = weight.shape[-2 if from_right else -1]
-        out = step.weighted(value, node, weight, lambda m, w: m @ w if from_right else w @ m, terms)
-        is_open = step.is_recorded(node) and not step.reading.replay
-        return times(step, out, 1 / terms) if is_open else out
+        node, from_right = step.args[recorded], recorded == right
 
-    return _either(step, left, right, carry, _joined)
+        def apply(value: Scaled, weight: Tensor) -> Scaled:
+            """``weight``: on the right [..., in, out], on the left [..., out, in]."""
+            weight = _once(weight)
+            terms = weight.shape[-2 if from_right else -1]
+            out = step.weighted(value, node, weight, lambda m, w: m @ w if from_right else w @ m, terms)
+            is_open = step.is_recorded(node) and not step.reading.replay
+            return times(step, out, 1 / terms) if is_open else out
+
+        return _multiplied(step, carrier, recorded, apply)
+
+    return _either(step, left, right, carry, _matmul)
 
 
-def _joined(left: Tensor, right: Tensor) -> Tensor:
+def _matmul(left: Tensor, right: Tensor) -> Tensor:
     """``left @ right``. A row or column that no path leads to, as a class token's, counts as a constant: as ones."""
     rows, columns = left.detach().sum(-1, keepdim=True), right.detach().sum(-2, keepdim=True)
     return torch.where(rows > 0, left, 1) @ torch.where(columns > 0, right, 1)
@@ -109,18 +116,28 @@ def _elementwise(step: Step, left: int, right: int) -> Scaled:
     """``left * right``, the positions of two arguments."""
 
     def carry(carrier: int, recorded: int) -> Scaled:
-        value, coefficient = _factors(step, carrier, recorded)
-        return step.linear(value, lambda m: m * coefficient, _bits(step, step.args[recorded]))
+        def apply(value: Scaled, coefficient: Tensor) -> Scaled:
+            return step.linear(value, lambda m: m * coefficient, _bits(step, step.args[recorded]))
+
+        return _multiplied(step, carrier, recorded, apply)
 
     return _either(step, left, right, carry, torch.mul)
 
 
-def _factors(step: Step, carrier: int, recorded: int) -> tuple[Scaled, Tensor]:
-    """The path value of one side of a product, and what the other, which only multiplies it, counts for."""
+def _multiplied(step: Step, carrier: int, recorded: int, apply: Callable[[Scaled, Tensor], Scaled]) -> Scaled:
+    """``apply`` of the side with the paths, and of what the other side counts for; linear in both.
+
+    A factor that shares has one half of the score, wherever it has a path value.
+    """
     value, factor, node = step.path(carrier), step.fixed(step.args[recorded]), step.args[recorded]
     if step.trace.shared is None or not step.is_path(node) or step.carries(recorded):
-        return value, factor
-    return value.map(_half), factor * _share(step.paths[node].mantissa)
+        return apply(value, factor)
+    path = step.paths[node].mantissa
+    held = path.detach()
+    half = torch.where(held > 0, factor / 2, 0)
+    share = half * path / torch.where(held > 0, held, 1)
+    constant = Scaled(value.mantissa.detach(), value.exponent, value.growth)
+    return add([apply(value, factor - half), apply(constant, share)])
 
 
 def _either(
@@ -138,7 +155,9 @@ def _either(
     sides = [pair for pair in ((left, right), (right, left)) if step.carries(pair[0])]
     if len(sides) == 2 and step.is_shared:
         one, other = (step.path(at).measured() for at in (left, right))
-        return Scaled(multiply(_half(one.mantissa), _half(other.mantissa)), one.exponent + other.exponent).measured()
+        m, n = one.mantissa, other.mantissa
+        product = (multiply(m, n.detach()) + multiply(m.detach(), n)) / 2
+        return Scaled(product, one.exponent + other.exponent).measured()
     terms = [carry(*pair) for pair in sides]
     if len(terms) == 1:
         return terms[0]
@@ -163,26 +182,3 @@ def times(step: Step, value: Scaled, factor: Any) -> Scaled:
     if abs(factor) == 1 or (step.reading.power == 0 and factor != 0):
         return value
     return step.linear(value, lambda m: m * abs(float(factor)) ** max(step.reading.power, 1), 0.0)
-
-
-class _Half(torch.autograd.Function):
-    """The identity, whose gradient is halved."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0] / 2
-
-
-def _half(value: Tensor) -> Tensor:
-    """``value``, which gets one half of its gradient."""
-    return _Half.apply(value)
-
-
-def _share(path: Tensor) -> Tensor:
-    """1, with the gradient that gives ``path`` one half of the score of what is multiplied by it."""
-    held = path.detach()
-    return 1 + (path - held) / torch.where(held > 0, 2 * held, 1)
