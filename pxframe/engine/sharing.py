@@ -7,10 +7,10 @@ each of its weights by its share of the paths to that entry of a:
 
     m * a = m * a / 2 + [m] * a / 2 * p / [p].
 
-[.] is the same value held constant, and p is the path value of a, computed by the rules of the reading, with a softmax or sigmoid passing on what it is
-given. In the product of queries and keys both sides carry, and p is their product. So a head's queries and keys
-together score as much as its values: one quarter of what its paths carry each, and one half. The scores of a layer
-through which all paths run still add up to R.
+[.] is the same value held constant, and p is the path value of a, computed by the rules of the reading, with a softmax
+or sigmoid passing on what it is given. In the product of queries and keys both sides carry, and p is their product. So
+a head's queries and keys together score as much as its values: one quarter of what its paths carry each, and one half.
+The scores of a layer through which all paths run still add up to R.
 
 Divisors, and what normalises (1 / sigma), share nothing, in layer norms written out as in torch's own.
 """
