@@ -1,4 +1,4 @@
-"""The same as ``attention.py`` on MobileNetV3, where squeeze-excite holds a fifth of the weights: an hour of a CPU core."""
+"""``attention.py`` on MobileNetV3, where squeeze-excite holds a fifth of the weights: an hour of a CPU core."""
 
 _base_ = ["attention.py"]
 
