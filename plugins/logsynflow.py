@@ -29,7 +29,7 @@ class LogSynFlow(pxframe.Scorer):
         factors: as for SynFlow.
     """
 
-    factors: str = "recorded"
+    factors: str = "shared"
 
     name = "logsynflow"
     needs = "inputs"

@@ -49,7 +49,7 @@ class PX(pxframe.Scorer):
     """
 
     variant: str = "paper"
-    factors: str = "recorded"
+    factors: str = "shared"
 
     name = "px"
     needs = "inputs"

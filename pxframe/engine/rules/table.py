@@ -144,7 +144,9 @@ class Step:
         return node in self.trace.active and node not in self.trace.factors
 
     def is_factor(self, argument: Any) -> bool:
-        return isinstance(argument, fx.Node) and argument in self.trace.factors and argument not in self.paths
+        if not isinstance(argument, fx.Node) or (self.is_shared and argument in self.paths):
+            return False
+        return argument in self.trace.factors
 
     def refuse_factors(self, arguments: Iterable[Any]) -> None:
         """Refuse a factor beside an activation: no path leads to a factor, so its part would be lost."""
