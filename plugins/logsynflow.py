@@ -47,7 +47,7 @@ def _log1p(mantissa, exponent):
 
     Some convolution algorithms round a zero gradient to a small negative number, so negative mantissas count as zero.
     """
-    logarithm = torch.log(mantissa.clamp(min=0)) + exponent.double() * math.log(2)  # -inf for zero
+    logarithm = torch.log(mantissa.clamp(min=0)) + torch.as_tensor(exponent).double() * math.log(2)  # -inf for zero
     return torch.logaddexp(torch.zeros_like(logarithm), logarithm)
 
 

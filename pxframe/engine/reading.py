@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from pxframe.engine.scaled import Exponent
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -43,8 +45,8 @@ class Reading:
     norm: Literal["fixed", "batch"] = "fixed"
     variances: Mapping[str, Tensor] | None = None
     ones: frozenset[str] = frozenset()
-    exponents: Mapping[str, Tensor] = field(default_factory=dict)
-    scales: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    exponents: Mapping[str, Exponent] = field(default_factory=dict)
+    scales: dict[fx.Node, tuple[Tensor, Exponent]] = field(default_factory=dict)
     after: Callable[[Any], Any] | None = None
 
 

@@ -19,7 +19,7 @@ from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
-from pxframe.engine.scaled import Scaled, add, align, power_of_two, writable
+from pxframe.engine.scaled import Exponent, Scaled, add, align, power_of_two, writable
 from pxframe.scoring.net import Net
 
 Pool = Literal["sum", "max"]
@@ -113,7 +113,7 @@ def open_paths(
     return run.paths[0], weights
 
 
-def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Tensor], dict[str, Exponent]]:
     """Weights as ``path_weights`` gives them, the prunable ones divided by a power of two each: to at most 1.
 
     The powers are those of the unmasked weights, found in the first round. S = dR/du * u does not depend on them.
@@ -189,7 +189,7 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     aligned = align(list(scores.values()))
     ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
     top = torch.frexp(ends.abs().amax()).exponent
-    exponent = torch.minimum(aligned[0].exponent, 120 - top)
+    exponent = torch.minimum(torch.as_tensor(aligned[0].exponent, dtype=top.dtype, device=top.device), 120 - top)
     exponent = torch.where(exponent + top < -60, -top, exponent)
     half = exponent // 2  # 2**exponent itself may overflow
     first, second = (power_of_two(e, ends) for e in (half, exponent - half))
