@@ -16,6 +16,7 @@ from torch.func import functional_call
 from pxframe.base.errors import PxframeError, some, within
 from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
+from pxframe.engine.reading import kept
 from pxframe.engine.trace import Trace, trace_model
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.model import explaining_forward, refuse_wrapped
@@ -120,7 +121,7 @@ class Net:
 
     def masked(self) -> dict[str, Tensor]:
         """theta * m: the prunable weights with the pruned ones at zero."""
-        return {name: weight * self.masks[name] for name, weight in self.weights.items()}
+        return {name: weight * kept(self.masks[name], weight.dtype) for name, weight in self.weights.items()}
 
     def check_untouched(self, where: str, exact: bool = False) -> None:
         """Raise if a weight, buffer or mask of this net was written into.

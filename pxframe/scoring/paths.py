@@ -17,7 +17,7 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError
 from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
-from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.reading import Reading, kept, path_dtype, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Exponent, Scaled, add, align, power_of_two, writable
 from pxframe.scoring.net import Net
@@ -109,7 +109,10 @@ def open_paths(
     weights, exponents = mantissas(net, power, leaves)
     scales = {} if variances else net.cache.setdefault(("scales", power), {})
     reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
-    run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, start)])
+    trace = net.trace(inputs[:1])
+    # f does not run, so that of the masked weights only such are read as others are computed from.
+    tensors = f_tensors(net) if trace.computed else {**net.buffers, **net.parameters}
+    run = interpret(trace, tensors, inputs[:1], [(reading, start)])
     return run.paths[0], weights
 
 
@@ -127,7 +130,8 @@ def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Ten
         scaled = {name: Scaled.of(dense[name]) for name in net.masks}
         net.cache[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
     dense, exponents = net.cache[key]
-    masked = {name: (dense[name] * mask).requires_grad_(leaves) for name, mask in net.masks.items()}
+    left = {name: dense[name] * kept(mask, dense[name].dtype) for name, mask in net.masks.items()}
+    masked = {name: weight.requires_grad_(leaves) for name, weight in left.items()}
     return dense | masked, exponents
 
 
@@ -189,7 +193,7 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     aligned = align(list(scores.values()))
     ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
     top = torch.frexp(ends.abs().amax()).exponent
-    exponent = torch.minimum(torch.as_tensor(aligned[0].exponent, dtype=top.dtype, device=top.device), 120 - top)
+    exponent = (120 - top).clamp(max=aligned[0].exponent)
     exponent = torch.where(exponent + top < -60, -top, exponent)
     half = exponent // 2  # 2**exponent itself may overflow
     first, second = (power_of_two(e, ends) for e in (half, exponent - half))
