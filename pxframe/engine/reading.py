@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -67,19 +67,41 @@ def kept(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.view(torch.uint8).to(dtype)
 
 
-def path_weights(
-    parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor], power: int, leaves: bool = False
-) -> dict[str, Tensor]:
-    """Every parameter as a path network takes it: ``|theta|**power``, ones for power 0, pruned weights zero.
+class Made(Mapping[str, Tensor]):
+    """Tensors that are made anew whenever they are read: all of them at once would take the memory of another model."""
 
-    With ``leaves`` the prunable ones require gradients, so that ``dR/du * u`` can be formed.
-    """
-    values = {}
-    for name, theta in parameters.items():
+    def __init__(self, names: Iterable[str], make: Callable[[str], Tensor]) -> None:
+        self._names, self._make = dict.fromkeys(names), make
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def path_weights(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor], power: int) -> Mapping[str, Tensor]:
+    """Every parameter as a path network takes it: ``|theta|**power``, ones for power 0, pruned weights zero."""
+
+    def make(name: str) -> Tensor:
+        theta = parameters[name]
         theta = theta.to(path_dtype(theta.dtype)) if theta.is_floating_point() else theta
-        if name in masks:
-            left = kept(masks[name], theta.dtype)
-            values[name] = (left if power == 0 else powered(theta, power) * left).requires_grad_(leaves)
-        else:
-            values[name] = torch.ones_like(theta) if power == 0 else powered(theta, power)
+        if name not in masks:
+            return torch.ones_like(theta) if power == 0 else powered(theta, power)
+        left = kept(masks[name], theta.dtype)
+        return left if power == 0 else powered(theta, power) * left
+
+    return Made(parameters, make)
+
+
+def path_leaves(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor], power: int) -> dict[str, Tensor]:
+    """The same, all at once; the prunable ones require gradients, so that ``dR/du * u`` can be formed."""
+    values = dict(path_weights(parameters, masks, power))
+    for name in masks:
+        values[name].requires_grad_()
     return values

@@ -11,7 +11,7 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError
 from pxframe.base.undisturbed import stream
 from pxframe.engine.interpret import interpret, ones_input
-from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.reading import Reading, path_dtype, path_leaves
 from pxframe.engine.scaled import Exponent, Scaled, power_of_two
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import f_tensors
@@ -32,7 +32,7 @@ def fan_in(net: Net, inputs: Tensor) -> dict[str, Tensor]:
         by name, an int64 tensor ``[out]``.
     """
     dtype = path_dtype(inputs.dtype)
-    weights = path_weights(net.parameters, net.masks, power=0, leaves=True)
+    weights = path_leaves(net.parameters, net.masks, power=0)
     reading = Reading(weights, power=0, replay=False, after=_reached)
     with torch.enable_grad():
         run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, ones_input(inputs, dtype))])

@@ -17,7 +17,7 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError
 from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
-from pxframe.engine.reading import Reading, kept, path_dtype, path_weights
+from pxframe.engine.reading import Made, Reading, kept, path_dtype, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Exponent, Scaled, add, align, power_of_two, writable
 from pxframe.scoring.net import Factors, Net
@@ -111,10 +111,7 @@ def open_paths(
     weights, exponents = mantissas(net, power, leaves)
     scales = {} if variances else net.cache.setdefault(("scales", power), {})
     reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
-    trace = net.trace(inputs[:1], factors=factors)
-    # f does not run, so that of the masked weights only such are read as others are computed from.
-    tensors = f_tensors(net) if trace.computed else {**net.buffers, **net.parameters}
-    run = interpret(trace, tensors, inputs[:1], [(reading, start)])
+    run = interpret(net.trace(inputs[:1], factors=factors), f_tensors(net), inputs[:1], [(reading, start)])
     return run.paths[0], weights
 
 
@@ -128,7 +125,7 @@ def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Ten
     """
     key = ("mantissas", power)
     if key not in net.cache:
-        dense = path_weights(net.parameters, {}, power)
+        dense = dict(path_weights(net.parameters, {}, power))
         scaled = {name: Scaled.of(dense[name]) for name in net.masks}
         net.cache[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
     dense, exponents = net.cache[key]
@@ -170,6 +167,36 @@ def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor], sa
         name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)
         for name, leaf, g in zip(net.masks, leaves, found, strict=True)
     }
+
+
+def gathered_saliencies(
+    net: Net, parts: Iterable[tuple[Scaled, int]], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """S of a sum R, from its terms, each with the number of inputs it was made of; see :func:`plain` for its range.
+
+    Each backward pass adds to the gradients of those before in their own memory, and then its graph is freed.
+    """
+    leaves = [weights[name] for name in net.masks]
+    sofar: Scaled | None = None  # 1, at the exponent that the gradients have so far
+    for total, samples in parts:
+        now = Scaled(torch.ones_like(total.mantissa, requires_grad=False), total.exponent, 0.0)
+        before, now = align([sofar or now, now])
+        if sofar is not None and before is not sofar:
+            for leaf in leaves:
+                if leaf.grad is not None:
+                    leaf.grad.mul_(before.mantissa)
+        sofar = Scaled(torch.ones_like(now.mantissa), now.exponent, 0.0)
+        if total.mantissa.requires_grad:
+            with repeatable(samples):
+                total.mantissa.backward(now.mantissa, inputs=leaves)
+    if sofar is None:
+        raise PxframeError("no data: 'batches' gave no (input, target) pair")
+    scores = {}
+    for name, leaf in zip(net.masks, leaves, strict=True):
+        gradient, leaf.grad = leaf.grad, None
+        found = torch.zeros_like(leaf) if gradient is None else _product(gradient, leaf.detach())
+        scores[name] = Scaled(found.detach(), sofar.exponent)
+    return plain(scores)
 
 
 def _product(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -228,9 +255,14 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Sca
     return contract(by_output), add(kept)
 
 
-def f_tensors(net: Net) -> dict[str, Tensor]:
+def f_tensors(net: Net) -> Mapping[str, Tensor]:
     """Parameters and buffers as f uses them: the model's own, prunable weights masked."""
-    return {**net.buffers, **net.parameters, **net.masked()}
+    own = {**net.buffers, **net.parameters}
+
+    def make(name: str) -> Tensor:
+        return own[name] * kept(net.masks[name], own[name].dtype) if name in net.masks else own[name]
+
+    return Made(own, make)
 
 
 def check_outputs(net: Net, outputs: list[Tensor], batch: int) -> None:
