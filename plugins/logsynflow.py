@@ -5,6 +5,7 @@ import math
 import torch
 
 import pxframe
+from pxframe.base.inputs import first
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_weights
 from pxframe.scoring.paths import contract, f_tensors
@@ -28,7 +29,7 @@ class LogSynFlow(pxframe.Scorer):
     rounds = 100
 
     def score(self, net, batches):
-        inputs = next(iter(batches))[0][:1]
+        inputs = first(next(iter(batches))[0])
         doubles = {name: parameter.double() for name, parameter in net.parameters.items()}
         weights = path_weights(doubles, net.masks, power=1, leaves=True)
         reading = Reading(weights, power=1, replay=False, pool="max")

@@ -32,7 +32,7 @@ def read_units(trace: Trace, tensors: Mapping[str, Tensor]) -> Units:
     from the data and multiplies an activation) has no units. The activation that it multiplies keeps its units.
 
     Args:
-        trace: a trace for a single sample. Each entry of the input's second dimension is one input unit.
+        trace: a trace for a single sample. Each entry of an input's second dimension is one input unit.
         tensors: the model's parameters and buffers by name.
 
     Raises:
@@ -43,9 +43,12 @@ def read_units(trace: Trace, tensors: Mapping[str, Tensor]) -> Units:
             "every output of the model comes from a softmax, a sigmoid or the like, so a walk cannot end at an output"
         )
     units, places = Units(), Places(trace, tensors)
-    shape = _shape(trace.inputs)
-    units.inputs = units.fresh(shape[1])
-    labels: dict[fx.Node, Any] = {trace.inputs: along(units.inputs, 1, shape)}
+    labels: dict[fx.Node, Any] = {}
+    for node in trace.starts:
+        shape = _shape(node)
+        channels = min(1, len(shape) - 1)  # of one number a sample, the number
+        labels[node] = along(units.fresh(shape[channels]), channels, shape)
+    units.inputs = torch.arange(units.count)
     for node in trace.nodes:
         if node in trace.paths:
             found = _read(node, labels, units, places)

@@ -48,30 +48,30 @@ class Roles(NamedTuple):
     carried: dict[fx.Node, tuple[int, ...]]
 
 
-def find_roles(nodes: list[fx.Node], active: Set[fx.Node], outputs: list[fx.Node]) -> Roles:
+def find_roles(nodes: list[fx.Node], active: Set[fx.Node], outputs: list[fx.Node], data: Set[fx.Node]) -> Roles:
     """The roles of the nodes among ``active``, which are those that depend on the input.
 
     A sigmoid makes a factor; but where what it makes is added to an activation, or is all that the model gives, it is
-    an activation like any other, and carries.
+    an activation like any other, and carries. All of ``data`` are factors.
     """
     carrying: set[fx.Node] = set()
     while True:
-        roles = _assign(nodes, active, carrying)
+        roles = _assign(nodes, active, carrying, data)
         lost = [n for n in outputs if n in roles.factors] if all(n in roles.factors for n in outputs) else []
         for node in active - roles.factors:
             if operation(node) not in _FACTORS:
-                lost += [n for n in node.all_input_nodes if n in roles.factors]
+                lost += [n for n in node.all_input_nodes if n in roles.factors and n not in data]
         behind = _sources(lost, active) - carrying
         if not behind:
             return roles
         carrying |= behind
 
 
-def _assign(nodes: list[fx.Node], active: Set[fx.Node], carrying: Set[fx.Node]) -> Roles:
-    factors: set[fx.Node] = set()
+def _assign(nodes: list[fx.Node], active: Set[fx.Node], carrying: Set[fx.Node], data: Set[fx.Node]) -> Roles:
+    factors: set[fx.Node] = set(data)
     carried: dict[fx.Node, tuple[int, ...]] = {}
     for node in nodes:
-        if node not in active:
+        if node not in active or node in data or (operation(node) == "embedding" and node.args[1] in data):
             continue
         makes_factor = is_source(node) and node not in carrying
         if makes_factor or all(n in factors for n in node.all_input_nodes if n in active):

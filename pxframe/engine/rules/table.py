@@ -140,13 +140,26 @@ class Step:
         return isinstance(argument, fx.Node) and argument in self.trace.factors
 
     def refuse_factors(self, arguments: Iterable[Any]) -> None:
-        """Refuse a factor beside an activation: no path leads to a factor, so its part would be lost."""
-        if any(self.is_factor(argument) for argument in arguments):
+        """Refuse a factor beside an activation: no path leads to a factor, so its part would be lost.
+
+        What is computed from integer data alone is a bias beside an activation, and no loss.
+        """
+        if any(self.is_factor(argument) and argument not in self.trace.data for argument in arguments):
             raise unknown(self.node, "of an activation and a factor, which carries no path")
 
     def raw(self, argument: Any) -> Any:
-        """The value in f of an argument: a node's tensor, or the plain value itself."""
-        return self.values[argument] if isinstance(argument, fx.Node) else argument
+        """The value in f of an argument: a node's tensor, or the plain value itself.
+
+        Raises:
+            PxframeError: it depends on the data, and this reading knows none.
+        """
+        if not isinstance(argument, fx.Node):
+            return argument
+        if argument not in self.values:
+            raise unknown(
+                self.node, f"with {argument.name!r}, which is computed from the data, where all gates are open"
+            )
+        return self.values[argument]
 
     def linear(self, value: Scaled, function: Callable[[Tensor], Tensor], bits: float) -> Scaled:
         """Apply a linear map with non-negative coefficients.
