@@ -66,6 +66,10 @@ def _read(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places: Pl
     name, shape = operation(node), _shape(node)
     args: Any = node.args
     sources = [n for n in node.all_input_nodes if n in labels]
+    if not sources:  # an embedding of integer data: each of its features is an input unit
+        fresh = units.fresh(shape[-1])
+        units.inputs = torch.cat([units.inputs, fresh])
+        return along(fresh, len(shape) - 1, shape)
     first = labels[sources[0]]
     if name in PRODUCTS:
         return _product(node, labels, units, places)
