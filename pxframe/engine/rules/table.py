@@ -29,7 +29,10 @@ PRODUCTS: dict[str, tuple[int, int]] = {
     "baddbmm": (2, 1),
     "linear": (1, 0),
     "matmul": (1, 0),
+    "deform_conv2d": (1, 0),
 }
+#: Those among them whose weight is [out, in / groups, *kernel], or the transposed.
+CONVOLUTIONS = frozenset(("convolution", "deform_conv2d"))
 
 #: Elementwise operations phi with phi(0) = 0 that let a part of their input through.
 ACTIVATIONS = frozenset(
@@ -76,6 +79,11 @@ def _name(target: Any) -> str:
         return "getitem"
     packet = getattr(target, "overloadpacket", target)
     return getattr(packet, "__name__", str(packet))
+
+
+def is_transposed(node: fx.Node) -> bool:
+    """Whether a node is a transposed convolution, with a weight [in, out / groups, *kernel]."""
+    return operation(node) == "convolution" and bool(node.args[6])
 
 
 def unknown(node: fx.Node, why: str = "") -> PxframeError:
