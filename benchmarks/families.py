@@ -1,10 +1,9 @@
 """Which networks the methods can read: the tables in docs/families.md.
 
-One model of each family of timm, the smallest or one of reduced depth, and the models of ``other_models.py``, scored
-with seven methods on two small images::
+One model of each family of timm, the smallest or one of reduced depth, scored with seven methods on two small images,
+and the models of ``other_models.py`` with four of them::
 
     python benchmarks/families.py                  # all, and write docs/families.md
-    python benchmarks/families.py --others         # those of the second table, and write it
     python benchmarks/families.py vgg resnet       # these, and print their rows
 """
 
@@ -41,6 +40,8 @@ METHODS = {
     "grasp": {"type": "grasp"},
 }
 _COLUMNS = ("operations", "seconds", "zeros, px", "zeros, snip", "not scored by")
+#: Methods that score the models of the second table; the others read networks as one of these does.
+_FOUR = ("px", "px joint", "synflow", "snip")
 #: Where the reasons of the second table's refusals stand in the page.
 _REASONS = ("<!-- reasons -->\n", "<!-- end of reasons -->")
 
@@ -196,9 +197,9 @@ def scored(name: str) -> Row:
     start = time.perf_counter()
     names = prunable(model, inputs)
     net = Net(model, {n: torch.ones_like(model.get_parameter(n), dtype=torch.bool) for n in names}, loss)
-    for method, config in METHODS.items():
+    for method in METHODS if name in FAMILIES else _FOUR:
         try:
-            scores = build("scorer", config).score(net, [(inputs, torch.tensor([1, 2]))])
+            scores = build("scorer", METHODS[method]).score(net, [(inputs, torch.tensor([1, 2]))])
         except PxframeError as error:
             row.refused[method] = str(error)
             continue
@@ -244,23 +245,21 @@ def replaced(text: str, start: str, end: str, by: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="these families or models, printed; default: all")
-    parser.add_argument("--others", action="store_true", help="the second table alone")
     asked = parser.parse_args()
     unknown = [name for name in asked.names if name not in FAMILIES and name not in MODELS]
     if unknown:
         parser.error(f"no such family or model: {', '.join(unknown)}")
     if asked.names:
-        rows = [scored(name) for name in tqdm(asked.names)]
-        print(table(rows, "name", "about"), reasons(rows), sep="\n")
+        for name in asked.names:
+            row = scored(name)
+            print(f"| {' | '.join(row.cells())} |", reasons([row]), sep="\n", flush=True)
         return
     text = PAGE.read_text(encoding="utf-8")
-    if not asked.others:
-        rows = [scored(name) for name in tqdm(FAMILIES, unit="family")]
-        text = replaced(text, "| family |", "\n\n", table(rows, "family", "model", "pixels").rstrip())
+    rows = [scored(name) for name in tqdm(FAMILIES, unit="family")]
+    text = replaced(text, "| family |", "\n\n", table(rows, "family", "model", "pixels").rstrip())
     rows = [scored(name) for name in tqdm(MODELS, unit="model")]
     text = replaced(text, "| model |", "\n\n", table(rows, "model", "input").rstrip())
-    text = replaced(text, _REASONS[0], _REASONS[1], _REASONS[0] + reasons(rows))
-    PAGE.write_text(text, encoding="utf-8")
+    PAGE.write_text(replaced(text, *_REASONS, _REASONS[0] + reasons(rows)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -98,9 +98,11 @@ def samples(inputs: Any) -> int:
     """
     number = divisible(inputs)
     if number is None:
+        advice = "give each tensor one entry a sample, and a number that all samples share as a plain number"
+        if _has_list(inputs):
+            advice = "lists of samples are for methods that divide no batch; prune the part of the model that takes one"
         raise PxframeError(
-            f"the inputs differ in their first dimension, which must be the batch: {described(inputs)}; give each "
-            f"tensor one entry a sample, and a number that all samples share as a plain number"
+            f"the inputs differ in their first dimension, which must be the batch: {described(inputs)}; {advice}"
         )
     return number
 
@@ -127,10 +129,13 @@ def few(inputs: Any, number: int) -> Any:
 
     A list among the arguments may hold one entry for each sample, so such a batch is not divided.
     """
+    return inputs if divisible(inputs) is None or _has_list(inputs) else first(inputs, number)
+
+
+def _has_list(inputs: Any) -> bool:
+    """Whether there is a list among the arguments, or in one of them."""
     parts = pytree.tree_leaves(arguments(inputs), is_leaf=lambda part: isinstance(part, list))
-    if divisible(inputs) is None or any(isinstance(part, list) for part in parts):
-        return inputs
-    return first(inputs, number)
+    return any(isinstance(part, list) for part in parts)
 
 
 # --- descriptions -------------------------------------------------------------------------------------------------
