@@ -1,16 +1,19 @@
 """LogSynFlow: SynFlow with the logarithm of the gradient, so that huge gradients of deep networks do not dominate."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
 import pxframe
 from pxframe.base.inputs import first
+from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_weights
 from pxframe.scoring.paths import contract, f_tensors
 
 
+@dataclass
 class LogSynFlow(pxframe.Scorer):
     """s = |theta| * log(1 + dR/d|theta|). R is the sum of outputs with weights |theta|, open gates and ones as input.
 
@@ -22,18 +25,27 @@ class LogSynFlow(pxframe.Scorer):
     log g + e log 2. Paths are evaluated in float64 for every dtype of the model: a weight whose share of R is 2^-151
     would be zero in float32, but its logarithm has an influence on the score. Scores are float64, of each weight's
     shape.
+
+    Args:
+        factors: as for SynFlow.
     """
+
+    factors: str = "recorded"
 
     name = "logsynflow"
     needs = "inputs"
     rounds = 100
+
+    def __post_init__(self):
+        one_of(self.name, "factors", self.factors, ("recorded", "shared"))
 
     def score(self, net, batches):
         inputs = first(next(iter(batches))[0])
         doubles = {name: parameter.double() for name, parameter in net.parameters.items()}
         weights = path_weights(doubles, net.masks, power=1, leaves=True)
         reading = Reading(weights, power=1, replay=False, pool="max")
-        run = interpret(net.trace(inputs), f_tensors(net), inputs, [(reading, ones_input(inputs, torch.float64))])
+        trace, start = net.trace(inputs, factors=self.factors), ones_input(inputs, torch.float64)
+        run = interpret(trace, f_tensors(net), inputs, [(reading, start)])
         total = contract(run.paths[0])
         scores = {name: torch.zeros_like(weights[name]) for name in net.masks}
         if total.mantissa.requires_grad:

@@ -46,9 +46,12 @@ class PX(pxframe.Scorer):
               and h. The first feeds the batch to g and to h, and multiplies the score once more by theta^2. The second
               feeds x^2 to g and ones to h, does not square parameters with ``bn`` or ``fc`` in their name, and takes
               the magnitude of the gradient. These scores need not be positive, and no conservation law holds for them.
+
+        factors: what the weights score that only make a factor of the paths, as for SynFlow. The releases record it.
     """
 
     variant: str = "paper"
+    factors: str = "recorded"
 
     name = "px"
     needs = "inputs"
@@ -56,18 +59,19 @@ class PX(pxframe.Scorer):
 
     def __post_init__(self):
         one_of("px", "variant", self.variant, VARIANTS)
+        one_of("px", "factors", self.factors, ("recorded", "shared"))
 
     def score(self, net, batches):
         batch_norm = "batch" if self.variant.endswith("calibrated") else "running"
         if self.variant.startswith("joint"):
-            return _joint(net, batches, batch_norm)
+            return _joint(net, batches, batch_norm, self.factors)
         if self.variant.startswith("release"):
             return _release(net, batches, first=self.variant == "release1")
         counts, variances = active_paths(net, batches, batch_norm=batch_norm)
-        return _split(net, counts, variances)
+        return _split(net, counts, variances, self.factors)
 
 
-def _split(net, counts, variances):
+def _split(net, counts, variances, factors):
     """Scores by Eq. 9, from the counts c_k and the variances of BN that :func:`active_paths` gives.
 
     If ``variances`` is empty, BN uses its running variances. R is a sum over the sizes of the samples, so h is
@@ -75,13 +79,13 @@ def _split(net, counts, variances):
     """
 
     def part(inputs, values):
-        opened, weights = open_paths(net, inputs, 2, variances=variances, leaves=True)
+        opened, weights = open_paths(net, inputs, 2, variances=variances, leaves=True, factors=factors)
         return scaled_saliencies(net, contract(opened, values), weights)
 
     return summed(part(inputs, values) for inputs, values in counts)
 
 
-def _joint(net, batches, batch_norm):
+def _joint(net, batches, batch_norm, factors):
     """Squared path values with the gates of f, summed over samples and outputs."""
     variances = active_paths(net, batches, batch_norm=batch_norm)[1] if batch_norm == "batch" else None
     weights, exponents = mantissas(net, power=2, leaves=True)
@@ -89,14 +93,15 @@ def _joint(net, batches, batch_norm):
 
     def part(inputs):
         start = squared_input(inputs, path_dtype(dtype_of(inputs)))
-        run = interpret(net.trace(inputs), f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
+        trace = net.trace(inputs, factors=factors)
+        run = interpret(trace, f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
         check_outputs(net, run.outputs, samples(inputs))
         return scaled_saliencies(net, contract(run.paths[0]), weights, samples(inputs))
 
     def parts():
         for inputs, _ in batches:
             # Batch statistics need the whole batch; everything else is a sum over samples.
-            for some in split(inputs, at_once(net, inputs) if batch_norm == "running" else samples(inputs)):
+            for some in split(inputs, at_once(net, inputs, factors) if batch_norm == "running" else samples(inputs)):
                 yield part(some)
 
     return summed(parts())

@@ -7,7 +7,7 @@ gate of an activation, a factor has a different value in each network:
 * in f it has the value that the model computes;
 * a reading that replays f multiplies by that value *squared*;
 * an open reading knows no data: a softmax is uniform over the positions that an added mask of minus infinity leaves,
-  which makes it a fixed coefficient like average pooling's; any other factor is 1.
+  which makes it a fixed coefficient like average pooling's; any other factor is 1, and so is what 1 - factor makes.
 
 The recorded side of a product of two activations counts as a factor in that product. With its gates open it is 1 in an
 elementwise product; in a matrix product it takes the mean of the rows or columns that it sums, as a softmax does.
@@ -68,7 +68,8 @@ def open_factor(node: fx.Node, trace: Trace, value: Callable[[fx.Node], Any], li
             scores = scores.masked_fill(torch.isneginf(value(mask)), -torch.inf)
         return scores.softmax(dim).nan_to_num(0.0)  # a row that is masked everywhere attends to nothing
     made_here = any(n in trace.active and n not in trace.factors for n in node.all_input_nodes)
-    if made_here or is_source(node) or node in trace.data:
+    complement = operation(node) == "rsub" and not isinstance(node.args[1], fx.Node)
+    if made_here or complement or is_source(node) or node in trace.data:
         return pytree.tree_map(lambda v: like.new_ones(v.shape), node.meta["val"])
     if "view" in operation(node):  # the open value may have other strides than f's value
         return value(node.all_input_nodes[0]).reshape(node.args[1])

@@ -26,6 +26,8 @@ class Trace:
         active: nodes whose value depends on the input.
         paths: the active nodes whose path value some output needs. Nodes that only form a factor are not among them.
         factors: the active nodes that multiply path values and carry no path themselves.
+        shared: None; or, where factors share the score of the paths that they multiply, the nodes that have a path
+            value for that alone (see ``sharing``).
         carried: product of two values that carry paths -> the positions of the arguments that paths run through in it
             (see ``roles``).
         last_use: node -> nodes whose values no later node reads.
@@ -49,6 +51,7 @@ class Trace:
     carried: dict[fx.Node, tuple[int, ...]]
     last_use: dict[fx.Node, list[fx.Node]]
     reuse: dict[fx.Node, int]
+    shared: frozenset[fx.Node] | None = None
     tables: dict[Any, Any] = field(default_factory=dict)
 
     def parameter(self, node: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,16 +118,27 @@ class _Network:
 
     def step(self, node: fx.Node) -> None:
         trace = self._trace
-        if node in trace.paths:
-            step = Step(node, self._reading, self.paths, self._values, self._fixed, trace, self._reuse.get(node))
-            value = rule_of(node)(step)
-            if self._reading.after is not None:
-                after = self._reading.after
-                parts = [after(part) if isinstance(part, Scaled) else part for part in _listed(value)]
-                value = parts if isinstance(value, (list, tuple)) else parts[0]
-            self.paths[node] = value
-        elif node in trace.factors and not self._reading.replay:
+        if trace.shared and node in trace.shared:
+            self._try(node)
+        elif node in trace.paths:
+            self.paths[node] = self._path(node)
+        if node in trace.factors and not self._reading.replay:
             self._open[node] = open_factor(node, trace, self._without_data, self._like)
+
+    def _path(self, node: fx.Node) -> Any:
+        step = Step(node, self._reading, self.paths, self._values, self._fixed, self._trace, self._reuse.get(node))
+        value = rule_of(node)(step)
+        if self._reading.after is not None:
+            after = self._reading.after
+            parts = [after(part) if isinstance(part, Scaled) else part for part in _listed(value)]
+            value = parts if isinstance(value, (list, tuple)) else parts[0]
+        return value
+
+    def _try(self, node: fx.Node) -> None:
+        """The path value of a node that shares. What no rule can read shares nothing, and so does what it makes."""
+        if all(n in self.paths for n in node.all_input_nodes if n in self._trace.paths):
+            with suppress(PxframeError):
+                self.paths[node] = self._path(node)
 
     def forget(self, node: fx.Node) -> None:
         self.paths.pop(node, None)

@@ -35,7 +35,7 @@ _SOURCES = (
     | {"gt", "ge", "lt", "le", "eq", "ne", "isnan", "isinf", "argmax", "argmin"}
 )
 #: Positions of the two factors of a product of values; of "div", the dividend and the divisor.
-_FACTORS = {**PRODUCTS, "mul": (0, 1), "div": (0, 1), "addcmul": (1, 2)}
+FACTORS = {**PRODUCTS, "mul": (0, 1), "div": (0, 1), "addcmul": (1, 2)}
 #: Operations that leave an activation an activation: moving values, scaling and shifting them by constants.
 _KEEPING = MOVES | SAME | {"getitem", "mul", "div", "add", "sub", "neg"}
 
@@ -61,7 +61,7 @@ def find_roles(nodes: list[fx.Node], active: Set[fx.Node], outputs: list[fx.Node
         roles = _assign(nodes, active, carrying, data)
         lost = [n for n in outputs if n in roles.factors] if all(n in roles.factors for n in outputs) else []
         for node in active - roles.factors:
-            if operation(node) not in _FACTORS and operation(node) not in RECORDED:
+            if operation(node) not in FACTORS and operation(node) not in RECORDED:
                 lost += [n for n in node.all_input_nodes if n in roles.factors and n not in data]
         behind = _sources(lost, active) - carrying
         if not behind:
@@ -83,7 +83,7 @@ def _assign(nodes: list[fx.Node], active: Set[fx.Node], carrying: Set[fx.Node], 
             if node.args[0] not in active or node.args[0] in factors:
                 factors.add(node)
             continue
-        first, second = _FACTORS.get(operation(node), (None, None))
+        first, second = FACTORS.get(operation(node), (None, None))
         if first is None or second is None:
             continue
         leads = [at for at in (first, second) if node.args[at] in active and node.args[at] not in factors]
@@ -117,23 +117,34 @@ def is_source(node: fx.Node) -> bool:
 
 
 def needed(
-    nodes: list[fx.Node], active: Set[fx.Node], roles: Roles, outputs: list[fx.Node]
+    nodes: list[fx.Node],
+    active: Set[fx.Node],
+    roles: Roles,
+    outputs: list[fx.Node],
+    sharing: Set[fx.Node] = frozenset(),
 ) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
-    """The nodes whose path values, and the factors whose values, a path network needs to reach ``outputs``."""
+    """The nodes whose path values, and the factors whose values, a path network needs to reach ``outputs``.
+
+    Args:
+        sharing: nodes that can have a path value and are to have it even where they only make a factor.
+    """
     wanted = set(outputs)
     for node in reversed(nodes):
         if node not in wanted:
             continue
         sources = {n for n in node.all_input_nodes if n in active}
+        if node in sharing:
+            divisor = node.args[1] if operation(node) == "div" else None
+            wanted.update(n for n in sources & sharing if n is not divisor)
         if node in roles.factors and (is_source(node) or not sources <= roles.factors):
             continue  # open, it is 1 (a softmax: uniform), whatever it is made from
-        recorded = {node.args[at] for at in _FACTORS.get(operation(node), ())} if node in roles.carried else set()
+        recorded = {node.args[at] for at in FACTORS.get(operation(node), ())} if node in roles.carried else set()
         through = {node.args[at] for at in roles.carried.get(node, ())}
         if operation(node) in RECORDED:
             recorded, through = {node.args[at] for at in RECORDED[operation(node)]}, {node.args[0]}
         wanted.update(n for n in sources if n not in recorded or n in through)
     factors = frozenset(wanted & roles.factors)
-    return frozenset(wanted) - factors, factors
+    return frozenset(wanted) - factors | (factors & sharing), factors
 
 
 def _carriers(node: fx.Node, first: int, second: int, active: Set[fx.Node]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from pxframe.job.config import Prune, listed
 from pxframe.job.made import digest
 from pxframe.plugin.registry import build, controls, default_scorer
 from pxframe.pruning.plan import Plan, split_settings
+from pxframe.pruning.rows import is_rows
 from pxframe.ticket.ticket import Ticket
 
 #: Settings that a control copies from the ticket it is compared with; it keeps its own values for all others.
@@ -81,6 +82,7 @@ def controls_of(ticket: Ticket, prune: Prune, names: Iterable[str]) -> dict[str,
     counted = "granularity" in settings and "sparsity_asked" in ticket.meta  # in channels, perhaps
     settings["sparsity"] = ticket.meta["sparsity_asked"] if counted else ticket.sparsity
     settings["exclude"] = [name for name in names if name not in ticket.masks]
+    settings["exclude"] += [p for p in ticket.meta.get("exclude") or () if is_rows(p)]
     with within("prune"):
         found = _controls(prune.controls, settings, {})
     return _ordered(found)

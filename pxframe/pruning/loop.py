@@ -22,6 +22,7 @@ from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.refit import REFITS
+from pxframe.pruning.rows import held_rows, row_blocks, whole
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Loss, Net, Train
 from pxframe.scoring.prunable import left_dense, prunable
@@ -76,7 +77,7 @@ def score(
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         names = list(masks or ())
         if masks is None:
-            names = _prunable(model, example_of(method, data), Plan.of(method, settings).exclude)
+            names = _prunable(model, example_of(method, data), whole(Plan.of(method, settings).exclude))
         net = Net(model, full_masks(model, names, masks), loss, generator, train)
         with blaming(where):
             scores = method.score(net, data)
@@ -122,7 +123,9 @@ def prune(
         distribution: of the density over layers if ``scope="layer"``: ``"uniform"`` (the default) or ``"erk"``.
         granularity: ``"weight"`` (the default), ``"channel"``, an N:M pattern (``"2:4"``), or
             ``dict(type=..., **options)`` with the options of :mod:`pxframe.pruning.granularity`.
-        exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted; default: none.
+        exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted; default: none. Of a
+            weight that makes queries, keys and values together, ``"*.qkv.weight[q]"`` names the rows of the queries
+            (``[k]``, ``[v]``); a ticket's sparsity counts rows left out in this way as kept.
         allow_collapse: give the ticket of a network whose output no longer depends on its input, with the reason in
             ``ticket.meta["collapsed"]``, instead of an error.
         known: a dict to keep scores in. Give the same one to several calls with the same model, batches, loss, train
@@ -157,10 +160,12 @@ def _pruned(
     data = Batches(batches, device)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data)
-        masks = full_masks(model, _prunable(model, example, plan.exclude))
+        masks = full_masks(model, _prunable(model, example, whole(plan.exclude)))
         fitting = granularity.fitting(masks)
         net = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
         check_outputs_first(granularity, model, net, example)
+        with blaming("exclude"):
+            held = plan.held(held_rows(net, example, plan.exclude))
         costs = costs_of(net, example, required=granularity.compute_aware)
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
             for number in range(1, plan.rounds + 1):
@@ -179,11 +184,11 @@ def _pruned(
                         known[shared] = scores
                 if granularity.compute_aware:
                     scores = {n: s * len(s) / max((costs or {}).get(n, 1), 1) for n, s in scores.items()}
-                candidates = plan.candidates(net.masks, method.revives)
-                if not warned and (ties := tied_at_zero(scores, candidates, plan.kept(candidates, plan.rounds))):
+                candidates = plan.candidates(net.masks, method.revives, held)
+                if not warned and (ties := tied_at_zero(scores, candidates, plan.kept(candidates, plan.rounds, held))):
                     _log.warning("%s: %s%s", where, ties, cause_of_zeros(net, example))
                     warned = True
-                net.masks = plan.masks(scores, net.masks, number, method.revives)
+                net.masks = plan.masks(scores, net.masks, number, method.revives, held)
                 if example is not None and not collapsed and plan.checks(number, method.revives):
                     with blaming(where):
                         collapsed = collapse(net, example)
@@ -205,15 +210,17 @@ def _pruned(
         weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
         start |= REFITS[granularity.refit](net, example, weights)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
+    blocks = row_blocks(net, example)
     ticket.meta = {
+        **({"row_blocks": blocks} if blocks else {}),
         **provenance(method, plan, net, example),
         "sparsity": ticket.sparsity,
         "seed": seed,
-        "emptied": ticket.emptied,
-        "left_dense": left_dense(model, fitting, plan.exclude),
+        "left_dense": left_dense(model, fitting, whole(plan.exclude)),
         "macs": costs,
         **({"collapsed": collapsed} if collapsed else {}),
     }
+    ticket.meta["emptied"] = ticket.emptied
     for key, text in {"emptied": "nothing is left of %s", "left_dense": "these weights stay dense: %s"}.items():
         if ticket.meta[key]:
             _log.warning(f"%s: {text}", method.name, ", ".join(ticket.meta[key]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,6 +39,22 @@ def split_settings(config: str | Mapping[str, Any]) -> tuple[dict[str, Any], dic
     built_from = {"type": config} if isinstance(config, str) else dict(config)
     settings = {key: built_from.pop(key) for key in PLAN_KEYS if key in built_from}
     return built_from, settings
+
+
+@dataclass(frozen=True)
+class Held:
+    """Entries that are neither pruned nor counted, although others of their layer are.
+
+    Attributes:
+        entries: bool tensors by layer, true where held; layers that are pruned as a whole are left out.
+        counts: how many, by layer.
+    """
+
+    entries: Mapping[str, Tensor] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+NOTHING_HELD = Held()
 
 
 @dataclass(frozen=True)
@@ -98,18 +114,25 @@ class Plan:
         """The share of entries kept after round ``number`` (from 1)."""
         return SCHEDULES[self.schedule](1.0 - self.sparsity, number, self.rounds)
 
+    def held(self, rows: Mapping[str, Tensor]) -> Held:
+        """The entries that are held where ``rows``, bool tensors of the weights' shapes, are true."""
+        entries = {name: self.granularity.entries(mask) for name, mask in rows.items()}
+        return Held(entries, {name: int(e.count_nonzero()) for name, e in entries.items()})
+
     def entries(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The entries of every layer as bool tensors: true where anything of an entry is left."""
         return {name: self.granularity.entries(mask) for name, mask in masks.items()}
 
-    def candidates(self, masks: Mapping[str, Tensor], revives: bool) -> dict[str, Tensor]:
-        """The entries that may be kept in the next round; with ``revives`` all of them."""
+    def candidates(self, masks: Mapping[str, Tensor], revives: bool, held: Held = NOTHING_HELD) -> dict[str, Tensor]:
+        """The entries that may be kept in the next round, without those held; with ``revives`` all of them."""
         entries = self.entries(masks)
-        return {name: torch.ones_like(e) for name, e in entries.items()} if revives else entries
+        if revives:
+            entries = {name: torch.ones_like(e) for name, e in entries.items()}
+        return {name: e & ~held.entries[name] if name in held.entries else e for name, e in entries.items()}
 
-    def kept(self, entries: Mapping[str, Tensor], number: int) -> int:
-        """How many entries are kept after round ``number``."""
-        return round(self.density(number) * sum(e.numel() for e in entries.values()))
+    def kept(self, entries: Mapping[str, Tensor], number: int, held: Held = NOTHING_HELD) -> int:
+        """How many entries are kept after round ``number``, those held not counted."""
+        return round(self.density(number) * (sum(e.numel() for e in entries.values()) - sum(held.counts.values())))
 
     def checks(self, number: int, revives: bool) -> bool:
         """Whether to look after round ``number`` if the network has collapsed.
@@ -120,7 +143,12 @@ class Plan:
         return number == self.rounds or (not revives and number % max(1, self.rounds // 10) == 0)
 
     def masks(
-        self, scores: Mapping[str, Tensor], masks: Mapping[str, Tensor], number: int, revives: bool
+        self,
+        scores: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        number: int,
+        revives: bool,
+        held: Held = NOTHING_HELD,
     ) -> dict[str, Tensor]:
         """The masks of weights after round ``number``.
 
@@ -128,18 +156,24 @@ class Plan:
             scores: one finite score an entry.
             masks: the masks of weights after the round before.
             revives: entries that were pruned before may return.
+            held: entries that stay, and are not counted.
         """
-        candidates = self.candidates(masks, revives)
-        keep = self.kept(candidates, number)
+        candidates = self.candidates(masks, revives, held)
+        keep = self.kept(candidates, number, held)
         ranked = self.granularity.protect(scores, candidates)
         if self.scope == "global":
             chosen = global_masks(ranked, candidates, keep)
         else:
             # one question to the device for all layers
             counts = torch.stack([c.count_nonzero() for c in candidates.values()]).tolist()
-            available = {n: (c.numel(), count) for (n, c), count in zip(candidates.items(), counts, strict=True)}
+            available = {
+                n: (c.numel() - held.counts.get(n, 0), count)
+                for (n, c), count in zip(candidates.items(), counts, strict=True)
+            }
             shapes = {name: mask.shape for name, mask in masks.items()}
             chosen = layer_masks(ranked, candidates, layer_counts(self.distribution, shapes, available, keep))
+        for name, entries in held.entries.items():
+            chosen[name] = chosen[name] | entries
         return {name: self.granularity.expand(chosen[name], mask) for name, mask in masks.items()}
 
     def describe(self) -> dict[str, Any]:

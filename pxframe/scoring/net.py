@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,15 @@ from pxframe.base.errors import PxframeError, some, within
 from pxframe.base.inputs import arguments, divisible, mapped, signature
 from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
-from pxframe.engine.trace import Trace, trace_model
+from pxframe.engine.graph import Trace
+from pxframe.engine.sharing import sharing
+from pxframe.engine.trace import trace_model
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.model import explaining_forward, refuse_wrapped
 from pxframe.ticket.ticket import Ticket
 
+#: Whether a factor (an attention weight, a gate) only multiplies the paths, or shares their score.
+Factors = Literal["recorded", "shared"]
 Loss = Callable[[Any, Any], Tensor]
 #: ``train(model, ticket, start=0, stop=None)`` trains ``model`` in place with what the ticket prunes kept at zero, from
 #: optimizer step ``start`` up to step ``stop`` of its schedule (None: to its end), the same way every time.
@@ -258,11 +262,18 @@ class Net:
             )
         return found
 
-    def trace(self, inputs: Any) -> Trace:
-        """The model's aten graph in eval mode for inputs of this shape, made once and kept."""
-        key = signature(inputs)
+    def trace(self, inputs: Any, *, factors: Factors = "recorded") -> Trace:
+        """The model's aten graph in eval mode for inputs of this shape, made once and kept.
+
+        Args:
+            factors: ``"shared"``: what only makes a factor has path values too (see :mod:`pxframe.engine.sharing`).
+        """
+        key = (signature(inputs), factors)
         if key not in self._traces:
-            self._traces[key] = trace_model(self._model, inputs)
+            if factors == "shared":
+                self._traces[key] = sharing(self.trace(inputs))
+            else:
+                self._traces[key] = trace_model(self._model, inputs)
         return self._traces[key]
 
 

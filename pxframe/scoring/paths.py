@@ -21,7 +21,7 @@ from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Scaled, add, align, power_of_two, writable
-from pxframe.scoring.net import Net
+from pxframe.scoring.net import Factors, Net
 
 Pool = Literal["sum", "max"]
 
@@ -76,13 +76,13 @@ def active_paths(
     return list(totals.values()), {name: variance / read for name, variance in variances.items()}
 
 
-def at_once(net: Net, inputs: Any) -> int:
+def at_once(net: Net, inputs: Any, factors: Factors = "recorded") -> int:
     """How many samples of a batch to take through a backward pass at once: it then holds what a forward pass does.
 
     The one keeps the input of every convolution or matrix product and the gates between them, the other two values at
     a time.
     """
-    trace = net.trace(first(inputs))
+    trace = net.trace(first(inputs), factors=factors)
     sizes = [math.prod(node.meta["val"].shape) for node in trace.paths if operation(node) in PRODUCTS]
     return max(1, 2 * samples(inputs) * max(sizes, default=1) // sum(sizes, start=1))
 
@@ -95,6 +95,7 @@ def open_paths(
     pool: Pool = "sum",
     variances: Mapping[str, Tensor] | None = None,
     leaves: bool = False,
+    factors: Factors = "recorded",
 ) -> tuple[list[Scaled], dict[str, Tensor]]:
     """h^k: the values of all paths to every output, from a single input of ones; evaluated on one input only.
 
@@ -102,6 +103,7 @@ def open_paths(
         inputs: any batch; only its shape, dtype and device matter.
         power: 1: a path's value is the product of its weights' magnitudes; 2: of their squares.
         leaves: the returned weights require gradients.
+        factors: ``"shared"``: the weights that make a factor share its score (see :mod:`pxframe.engine.sharing`).
 
     Returns:
         one value per output tensor, ``[1, ...]``, and the weights they were computed from, as :func:`mantissas` gives
@@ -112,7 +114,7 @@ def open_paths(
     weights, exponents = mantissas(net, power, leaves)
     scales = {} if variances else net.cache.setdefault(("scales", power), {})
     reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
-    run = interpret(net.trace(one), f_tensors(net), one, [(reading, start)])
+    run = interpret(net.trace(one, factors=factors), f_tensors(net), one, [(reading, start)])
     return run.paths[0], weights
 
 

@@ -14,6 +14,7 @@ from pxframe.base.errors import PxframeError, some, within
 from pxframe.base.wrappers import plain_name
 from pxframe.ticket import file as ticket_file
 from pxframe.ticket import guard
+from pxframe.ticket.rows import emptied_rows
 
 T = TypeVar("T")
 
@@ -69,8 +70,9 @@ class Ticket:
 
     @property
     def emptied(self) -> list[str]:
-        """The layers with nothing kept."""
-        return [name for name, mask in self.masks.items() if mask.numel() and not mask.any()]
+        """The layers with nothing kept; and queries, keys or values of a fused weight, as ``"qkv.weight[q]"``."""
+        whole = [name for name, mask in self.masks.items() if mask.numel() and not mask.any()]
+        return whole + emptied_rows(self.masks, self.meta.get("row_blocks"))
 
     def save(self, path: str | Path) -> None:
         """Write the ticket to one safetensors file (:mod:`pxframe.ticket.file`), whole or not at all."""

@@ -73,6 +73,12 @@ def _check_range(step: Step) -> None:
         raise unknown(step.node, "with a range that leaves out zero")
 
 
+@rule("softmax", "_softmax", "_safe_softmax", "exp")
+def factor(step: Step) -> Scaled:
+    """These make factors. Where a factor has a path value, it is that of what it is made from (see ``sharing``)."""
+    return step.path()
+
+
 @rule("pow")
 def power(step: Step) -> Scaled:
     """z**n with n at least 1 lets z through with the gate z**(n - 1)."""

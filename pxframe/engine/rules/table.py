@@ -137,15 +137,22 @@ class Step:
 
     def carries(self, index: int) -> bool:
         """Whether paths run through an argument of this product; where they do not, it multiplies them."""
-        positions = self.trace.carried.get(self.node)
-        return self.is_path(self.args[index]) and (positions is None or index in positions)
+        argument = self.args[index]
+        if not self.is_path(argument) or self.is_shared:
+            return self.is_path(argument)
+        return argument not in self.trace.factors and index in self.trace.carried.get(self.node, (index,))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether this node has a path value only to share a factor's score (see ``sharing.py``)."""
+        return self.trace.shared is not None and self.node in self.trace.shared
 
     def is_recorded(self, node: fx.Node) -> bool:
         """Whether ``node``, which multiplies paths here, carries paths itself elsewhere."""
         return node in self.trace.active and node not in self.trace.factors
 
     def is_factor(self, argument: Any) -> bool:
-        return isinstance(argument, fx.Node) and argument in self.trace.factors
+        return isinstance(argument, fx.Node) and argument in self.trace.factors and argument not in self.paths
 
     def refuse_factors(self, arguments: Iterable[Any]) -> None:
         """Refuse a factor beside an activation: no path leads to a factor, so its part would be lost.

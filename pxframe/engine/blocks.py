@@ -1,0 +1,141 @@
+"""The blocks of rows of fused weights: which rows of an attention's ``qkv`` make queries, keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+
+from pxframe.engine.graph import Trace
+from pxframe.engine.roles import SOFTMAX
+from pxframe.engine.rules.norms import BATCH_NORMS
+from pxframe.engine.rules.shapes import MOVES, SAME
+from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, is_transposed, operation
+
+#: Name of a block ("q", "k", "v") -> ranges of rows, from the first up to but without the last.
+Blocks = dict[str, list[tuple[int, int]]]
+#: Operations that leave every value where it is.
+_IN_PLACE = SAME | {"mul", "div", "add", "sub", "neg", "masked_fill", "where", "clamp", "clamp_min", "clamp_max"}
+_IN_PLACE |= {*BATCH_NORMS, "native_layer_norm", "_fused_rms_norm", "relu", "silu", "gelu", "sigmoid"}
+
+
+def find_blocks(trace: Trace) -> dict[str, Blocks]:
+    """The weights whose rows make two or three of an attention's queries, keys and values, with their blocks.
+
+    Each value of a layer's output is followed, by the number of the row that made it, until it meets another value in a
+    matrix product. The two sides of the product that a softmax is taken of are the queries and the keys; what that
+    softmax is multiplied by are the values.
+
+    Returns:
+        name of a parameter -> its blocks. Weights that make only one of the three are left out.
+    """
+    follow = _Follower(trace)
+    for node in trace.nodes:
+        if node in trace.active:
+            follow.step(node)
+    fused = {name: blocks for name, blocks in follow.found.items() if len(blocks) > 1}
+    return {name: {block: _ranges(rows) for block, rows in blocks.items()} for name, blocks in fused.items()}
+
+
+class _Follower:
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        # node -> by position the number of the row that made a value, -1: another weight's; floats, since some of the
+        # operations that move values move no integers
+        self._rows: dict[fx.Node, Any] = {}
+        self._names: dict[fx.Node, str] = {}  # node -> the weight whose rows they are
+        self._sides: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}  # product of queries and keys, or behind one -> both
+        self._attends: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}  # the softmax of one, or behind it -> both
+        self.found: dict[str, dict[str, set[int]]] = {}
+
+    def step(self, node: fx.Node) -> None:
+        kind = operation(node)
+        if kind in PRODUCTS:
+            self._product(node)
+        elif kind in SOFTMAX:
+            if node.args[0] in self._sides:
+                self._attends[node] = self._sides[node.args[0]]  # type: ignore[index]
+        elif kind in MOVES or kind in _IN_PLACE or kind in ("getitem", "cat"):
+            for known in (self._sides, self._attends):
+                for read in node.all_input_nodes[:2]:
+                    if read in known:
+                        known[node] = known[read]
+            self._moved(node)
+
+    def _product(self, node: fx.Node) -> None:
+        left, right = (cast(fx.Node, node.args[at]) for at in sorted(PRODUCTS[operation(node)]))
+        for weight, on_right in ((right, True), (left, False)):
+            if weight in self._trace.moved:
+                self._start(node, weight, on_right)
+                return
+        for attention, values in ((left, right), (right, left)):
+            if attention in self._attends:
+                for block, side in zip("qkv", (*self._attends[attention], values), strict=True):
+                    self._note(block, side)
+                return
+        if left in self._names and right in self._names:
+            self._sides[node] = (left, right)
+
+    def _start(self, node: fx.Node, weight: Any, on_right: bool) -> None:
+        """The rows of a weight that make each value of the node."""
+        shape, numbers, kind = node.meta["val"].shape, self._numbers(weight), operation(node)
+        if kind in CONVOLUTIONS:
+            if is_transposed(node):  # the rows are inputs
+                return
+            rows = numbers.flatten(1)[:, 0].view(-1, *[1] * (len(shape) - 2))
+        else:
+            summed = -1 if kind == "linear" or not on_right else -2  # the dimension of the inputs
+            rows = numbers.narrow(summed, 0, 1)
+            if not torch.equal(numbers, rows.expand_as(numbers)):
+                return
+            rows = rows.squeeze(-1) if kind == "linear" else rows
+        self._rows[node], self._names[node] = rows.expand(shape), self._trace.moved[weight]
+
+    def _numbers(self, node: Any) -> Any:
+        """By position in a parameter, or in a part or another layout of it: the number of the parameter's row."""
+        if node in self._trace.tensors:
+            shape = node.meta["val"].shape
+            return torch.arange(float(shape[0])).view(-1, *[1] * (len(shape) - 1)).expand(shape)
+        whole = self._numbers(node.args[0])
+        return whole[node.args[1]] if operation(node) == "getitem" else self._apply(node, whole)
+
+    def _moved(self, node: fx.Node) -> None:
+        """Rows of values that an operation moves, or leaves where they are."""
+        known = [n for n in node.all_input_nodes if n in self._names]
+        if not known:
+            return
+        if operation(node) == "cat":
+            parts: Any = node.args[0]
+            rows: Any = [self._rows.get(n, torch.full(n.meta["val"].shape, -1.0)) for n in parts]
+            found: Any = torch.cat(rows, *cast(tuple[int], node.args[1:]))
+        elif operation(node) == "getitem":
+            found = self._rows[known[0]][node.args[1]]
+        elif operation(node) in MOVES:
+            if any(isinstance(a, fx.Node) for a in node.all_input_nodes[1:]):
+                return
+            found = self._apply(node, self._rows[known[0]])
+        elif isinstance(node.meta["val"], Tensor):
+            found = self._rows[known[0]].expand(node.meta["val"].shape)
+        else:  # a norm, with its statistics
+            found = [self._rows[known[0]]]
+        self._rows[node], self._names[node] = found, self._names[known[0]]
+
+    @staticmethod
+    def _apply(node: fx.Node, rows: Tensor) -> Any:
+        if "view" in operation(node):  # the numbers have other strides than the values
+            return rows.reshape(node.args[1])  # type: ignore[arg-type]
+        return node.target(rows, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+
+    def _note(self, block: str, side: Any) -> None:
+        if side in self._names:
+            rows = set(map(int, self._rows[side].unique().tolist())) - {-1}
+            self.found.setdefault(self._names[side], {}).setdefault(block, set()).update(rows)
+
+
+def _ranges(rows: Iterable[int]) -> list[tuple[int, int]]:
+    ordered = sorted(rows)
+    starts = [r for at, r in enumerate(ordered) if at == 0 or ordered[at - 1] != r - 1]
+    ends = [r for at, r in enumerate(ordered) if at == len(ordered) - 1 or ordered[at + 1] != r + 1]
+    return [(start, end + 1) for start, end in zip(starts, ends, strict=True)]
