@@ -12,6 +12,7 @@ METHODS = [
     *("magnitude", "random", "snip", "iter_snip", "force", "grasp", "ntk_sap", "phew"),
     *("synflow", "synflow_l2", "logsynflow", "px"),
     dict(type="prospr", steps=1),
+    dict(type="px", factors="shared"),
     *(dict(type="px", variant=v) for v in ("joint", "calibrated", "joint_calibrated", "release1", "release2")),
 ]
 
