@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 import pxframe
-from pxframe.base.inputs import first
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_weights
@@ -40,7 +39,7 @@ class LogSynFlow(pxframe.Scorer):
         one_of(self.name, "factors", self.factors, ("recorded", "shared"))
 
     def score(self, net, batches):
-        inputs = first(next(iter(batches))[0])
+        inputs = net.one(next(iter(batches))[0])
         doubles = {name: parameter.double() for name, parameter in net.parameters.items()}
         weights = path_weights(doubles, net.masks, power=1, leaves=True)
         reading = Reading(weights, power=1, replay=False, pool="max")

@@ -6,7 +6,6 @@ import torch
 
 import pxframe
 from pxframe.base.inputs import dtype_of, samples, split, started
-from pxframe.base.inputs import first as first_of
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
@@ -127,7 +126,7 @@ def _release(net, batches, first):
             values = interpret(net.trace(inputs), f_tensors(net), inputs, [(h, batch)]).paths[0]
         else:
             counts = [Scaled(c.mantissa.sum(0, keepdim=True), c.exponent) for c in counts]
-            one = first_of(inputs)
+            one = net.one(inputs)
             values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, dtype))]).paths[0]
         scores = scaled_saliencies(net, contract(values, counts), weights, samples(inputs) if first else 1)
         last = (lambda s, u: s * u) if first else (lambda s, u: s.abs())

@@ -3,7 +3,6 @@
 import torch
 
 import pxframe
-from pxframe.base.inputs import first
 from pxframe.scoring.paths import f_tensors
 from pxframe_plugins.phew.graph import read_units
 from pxframe_plugins.phew.walk import Walks
@@ -47,7 +46,7 @@ class Phew(pxframe.Scorer):
     def score(self, net, batches):
         if net.density is None:
             raise pxframe.PxframeError("phew: it walks until a density is reached; use pxframe.prune")
-        inputs = first(next(iter(batches))[0])
+        inputs = net.one(next(iter(batches))[0])
         weights = {name: theta.cpu() for name, theta in {**net.parameters, **net.masked()}.items()}
         for name in net.weights:
             if not torch.isfinite(weights[name]).all():

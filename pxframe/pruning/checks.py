@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.inputs import dtype_of, few, first, leaves, mapped, started
+from pxframe.base.inputs import dtype_of, few, leaves, mapped, started
 from pxframe.pruning.granularity import Granularity
 from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
@@ -131,7 +131,7 @@ def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, in
     paths = [p for p, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvTransposeNd)]
     turned = [name for name in net.masks if any(name.startswith(f"{p}." if p else "") for p in paths)]
     if inputs is not None and not turned:
-        turned = [name for name in inputs_first(net.trace(first(inputs))) if name in net.masks]
+        turned = [name for name in inputs_first(net.trace(net.one(inputs))) if name in net.masks]
     if turned:
         raise PxframeError(
             f"granularity {granularity.name!r}: {some(turned)} has its inputs, not its outputs, in the first dimension "

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import first, shapes
+from pxframe.base.inputs import shapes
 from pxframe.base.versions import versions
 from pxframe.pruning.plan import Plan
 from pxframe.scoring.flops import macs
@@ -38,6 +38,6 @@ def costs_of(net: Net, example: Any, required: bool) -> dict[str, int] | None:
             raise PxframeError("granularity 'channel' with compute_aware needs one batch, to know the size of the maps")
         return None
     with suppress(*() if required else (PxframeError,)):
-        costs = macs(net.trace(first(example)))
+        costs = macs(net.trace(net.one(example)))
         return {name: costs[name] for name in net.masks if name in costs}
     return None

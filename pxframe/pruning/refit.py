@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import dtype_of, first
+from pxframe.base.inputs import dtype_of
 from pxframe.base.undisturbed import stream
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
@@ -32,7 +32,7 @@ def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
     Returns:
         by name, an int64 tensor ``[out]``.
     """
-    one = first(inputs)
+    one = net.one(inputs)
     weights = path_weights(net.parameters, net.masks, power=0, leaves=True)
     reading = Reading(weights, power=0, replay=False, after=_reached)
     with torch.enable_grad():

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, near
-from pxframe.base.inputs import first
 from pxframe.engine.blocks import Blocks, find_blocks
 from pxframe.scoring.net import Net
 
@@ -34,7 +33,7 @@ def row_blocks(net: Net, example: Any) -> dict[str, Blocks]:
     if example is None:
         return {}
     with suppress(PxframeError):
-        blocks = find_blocks(net.trace(first(example)))
+        blocks = find_blocks(net.trace(net.one(example)))
         return {name: blocks[name] for name in net.masks if name in blocks}
     return {}
 
@@ -50,7 +49,7 @@ def held_rows(net: Net, example: Any, exclude: Iterable[str]) -> dict[str, Tenso
         return {}
     if example is None:
         raise PxframeError(f"exclude: {wanted[0][0]!r}: only data show which rows these are; pass batches")
-    blocks = find_blocks(net.trace(first(example)))  # a model without a graph says so here
+    blocks = find_blocks(net.trace(net.one(example)))  # a model without a graph says so here
     held: dict[str, Tensor] = {}
     for pattern, name, block in wanted:
         found = [n for n, of in blocks.items() if n in net.masks and block in of and fnmatchcase(n, name)]

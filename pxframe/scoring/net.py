@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pxframe.base.errors import PxframeError, some, within
-from pxframe.base.inputs import arguments, divisible, mapped, signature
+from pxframe.base.inputs import arguments, divisible, few, first, mapped, signature
 from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.graph import Trace
@@ -261,6 +261,16 @@ class Net:
                 f"'train' let pruned weights of {some(moved)} grow back; call ticket.guard(optimizer, model)"
             )
         return found
+
+    def one(self, inputs: Any) -> Any:
+        """The first sample of a batch, for methods that trace the model.
+
+        Raises:
+            PxframeError: the batch cannot be divided into samples, or a model that takes lists cannot be traced.
+        """
+        if few(inputs, 1) is inputs:
+            self.trace(inputs)  # a model that cannot be traced at all says why
+        return first(inputs)
 
     def trace(self, inputs: Any, *, factors: Factors = "recorded") -> Trace:
         """The model's aten graph in eval mode for inputs of this shape, made once and kept.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import dtype_of, first, samples, signature
+from pxframe.base.inputs import dtype_of, samples, signature
 from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
@@ -59,7 +59,7 @@ def active_paths(
         for inputs, _ in batches:
             start = squared_input(inputs, path_dtype(dtype_of(inputs)))
             run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
-            number, one = samples(inputs), first(inputs)
+            number, one = samples(inputs), net.one(inputs)
             check_outputs(net, run.outputs, number)
             bits = math.log2(number)
             values = [value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]]
@@ -82,7 +82,7 @@ def at_once(net: Net, inputs: Any, factors: Factors = "recorded") -> int:
     The one keeps the input of every convolution or matrix product and the gates between them, the other two values at
     a time.
     """
-    trace = net.trace(first(inputs), factors=factors)
+    trace = net.trace(net.one(inputs), factors=factors)
     sizes = [math.prod(node.meta["val"].shape) for node in trace.paths if operation(node) in PRODUCTS]
     return max(1, 2 * samples(inputs) * max(sizes, default=1) // sum(sizes, start=1))
 
@@ -109,7 +109,7 @@ def open_paths(
         one value per output tensor, ``[1, ...]``, and the weights they were computed from, as :func:`mantissas` gives
         them.
     """
-    one = first(inputs)
+    one = net.one(inputs)
     start = ones_input(one, path_dtype(dtype_of(one)))
     weights, exponents = mantissas(net, power, leaves)
     scales = {} if variances else net.cache.setdefault(("scales", power), {})

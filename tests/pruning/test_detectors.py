@@ -74,11 +74,9 @@ def test_a_whole_detector_is_pruned(name, scorer):
         assert ticket.kept == ticket.total // 2
 
 
-@pytest.mark.parametrize(
-    ("scorer", "reason"), [("px", "values of a tensor"), ("synflow", "prune the part of the model that takes one")]
-)
-def test_path_methods_refuse_the_detector_and_read_its_backbone(scorer, reason):
+@pytest.mark.parametrize("scorer", ["px", dict(type="px", variant="joint"), "synflow"], ids=str)
+def test_path_methods_refuse_the_detector_and_read_its_backbone(scorer):
     model = detector("fcos")
-    refused(lambda: pxframe.prune(model, [batch((32, 40), (36, 32))], scorer, sparsity=0.5), reason)
+    refused(lambda: pxframe.prune(model, [batch((32, 40), (36, 32))], scorer, sparsity=0.5), "values of a tensor")
     ticket = pxframe.prune(model.backbone, [(torch.rand(2, 3, 32, 32), None)], scorer, sparsity=0.5, rounds=1)
     assert ticket.kept == ticket.total // 2
