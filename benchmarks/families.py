@@ -258,7 +258,7 @@ def main() -> None:
     rows = [scored(name) for name in tqdm(FAMILIES, unit="family")]
     text = replaced(text, "| family |", "\n\n", table(rows, "family", "model", "pixels").rstrip())
     rows = [scored(name) for name in tqdm(MODELS, unit="model")]
-    text = replaced(text, "| model |", "\n\n", table(rows, "model", "input").rstrip())
+    text = replaced(text, "| model | input |", "\n\n", table(rows, "model", "input").rstrip())
     PAGE.write_text(replaced(text, *_REASONS, _REASONS[0] + reasons(rows)), encoding="utf-8")
 
 

@@ -94,7 +94,7 @@ _DETECTORS = {
     "retinanet_resnet50_fpn": {"min_size": 64},
     "ssdlite320_mobilenet_v3_large": {},
 }
-_VIDEO = {"r3d_18": (3, 8, 64, 64), "r2plus1d_18": (3, 8, 64, 64), "s3d": (3, 16, 64, 64), "swin3d_t": (3, 4, 64, 64)}
+_VIDEO = {"r3d_18": (3, 8, 64, 64), "r2plus1d_18": (3, 8, 64, 64), "s3d": (3, 14, 224, 224), "swin3d_t": (3, 4, 64, 64)}
 _MMSEG: dict[str, dict[str, Any]] = {
     "segformer_mit-b0": {},
     "fcn_unet_s5-d16": {},
