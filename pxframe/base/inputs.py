@@ -64,7 +64,8 @@ def filled(inputs: Any, tensors: Iterable[Tensor]) -> Any:
 def starts(inputs: Any) -> list[bool]:
     """For each of the tensors, whether paths start there: at all numbers with a fraction, or at all if there are none.
 
-    Integers beside them are read as data: words, classes, masks, steps of time.
+    Integers beside them are read as data: words, classes, masks, steps of time. So are several inputs of integers, if
+    the model has an embedding for paths to start at (see :mod:`pxframe.engine.trace`).
     """
     real = [tensor.is_floating_point() for tensor in leaves(inputs)]
     return real if any(real) else [True] * len(real)

@@ -20,8 +20,8 @@ class Trace:
         computed: the other nodes that are computed from parameters alone, for nodes in ``paths`` (see ``computed``).
         constants: name of a ``get_attr`` node's target -> tensor, on the device of the input.
         inputs: the nodes of the model's inputs, in the order of :func:`pxframe.base.inputs.leaves`.
-        starts: those among them that paths start at.
-        data: the nodes that depend on the other inputs alone, integers. They are factors; in a sum they are a bias.
+        starts: those among them that are given a value for paths to start with; no path starts at one in ``data``.
+        data: inputs of integers, and the nodes that depend on them alone. They are factors; in a sum they are a bias.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
         active: nodes whose value depends on the input.
         paths: the active nodes whose path value some output needs. Nodes that only form a factor are not among them.

@@ -107,7 +107,8 @@ class _Network:
         values: dict[fx.Node, Any],
         reuse: Mapping[fx.Node, int],
     ) -> None:
-        self.paths: dict[fx.Node, Any] = dict(zip(trace.starts, start, strict=True))
+        values_by_start = zip(trace.starts, start, strict=True)
+        self.paths: dict[fx.Node, Any] = {node: value for node, value in values_by_start if node not in trace.data}
         self._trace, self._reading, self._values, self._reuse = trace, reading, values, reuse
         self._like = start[0].mantissa.new_empty(0)  # of the dtype and device of this network
         # node -> the value of a factor in an open reading

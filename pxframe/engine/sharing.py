@@ -47,7 +47,7 @@ def sharing(trace: Trace) -> Trace:
 def _carrying(trace: Trace, roles: Roles) -> frozenset[fx.Node]:
     """The nodes that can have a path value."""
     found = set(trace.paths)
-    found.update(trace.starts)
+    found.update(set(trace.starts) - trace.data)
     for node in trace.nodes:
         if node in found or node not in trace.active or operation(node) not in RULES:
             continue

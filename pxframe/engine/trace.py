@@ -108,13 +108,11 @@ def _read(
     first = tuple(node for node, is_start in zip(inputs, starting, strict=True) if is_start)
     body = [n for n in nodes if n.op in ("call_function", "get_attr")]
     outputs: list[fx.Node] = [n for n in pytree.tree_leaves(nodes[-1].args) if isinstance(n, fx.Node)]
-    active, data = set(inputs), set(inputs) - set(first)
+    active = set(inputs)
     for node in body:
-        sources = active.intersection(node.all_input_nodes)
-        if sources:
+        if any(source in active for source in node.all_input_nodes):
             active.add(node)
-            if sources <= data and operation(node) != "embedding":  # paths start at its rows
-                data.add(node)
+    data = _of_data(body, inputs, first, active)
     outputs = [n for n in outputs if n in active]
     if not outputs:
         raise PxframeError(
@@ -146,6 +144,19 @@ def _read(
         last_use=last_use,
         reuse=find_reuse(body, inputs, active, last_use),
     )
+
+
+def _of_data(
+    nodes: list[fx.Node], inputs: Sequence[fx.Node], first: Sequence[fx.Node], active: set[fx.Node]
+) -> set[fx.Node]:
+    """The inputs that are data, and what is computed from them alone; paths start at the rows of an embedding."""
+    embeddings = {node for node in nodes if operation(node) == "embedding" and node.args[1] in active}
+    words = embeddings and len(inputs) > 1 and not any(node.meta["val"].is_floating_point() for node in inputs)
+    data = set(inputs) if words else set(inputs) - set(first)
+    for node in nodes:
+        if node in active and node not in embeddings and active.intersection(node.all_input_nodes) <= data:
+            data.add(node)
+    return data
 
 
 def _last_use(nodes: list[fx.Node], active: set[fx.Node], keep: set[fx.Node]) -> dict[fx.Node, list[fx.Node]]:

@@ -142,6 +142,42 @@ def test_integers_beside_numbers_are_data(check, masked):
     CHECKS[check](make_case(Masked(), (3,), build, masked, given=given))
 
 
+class Words(nn.Module):
+    """The sum of the words that a mask keeps; both inputs are integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.out = nn.Embedding(2, 3), nn.Linear(3, 2)
+
+    def forward(self, ids, mask):
+        return self.out(torch.relu(self.words(ids) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("check", [name for name in CHECKS if name != "norms"])
+def test_paths_of_words_start_at_their_rows_and_a_mask_is_data(check, masked):
+    torch.manual_seed(5)
+
+    def given(x):
+        return {"ids": (x > 0).long(), "mask": (x > -1).long() * 2}
+
+    def build(net, w):
+        tokens = net.inputs(2)
+        kept = [net.factor([s], lambda z: 2.0 * (z[0] > -1)) for s in tokens]
+        inverse = net.factor(tokens, lambda z: 1 / (2.0 * sum(value > -1 for value in z)))
+        columns = []
+        for column in range(3):
+            units = []
+            for token, keep in zip(tokens, kept, strict=True):
+                rows = [net.factor([token], lambda z, row=row: float((z[0] > 0) == row)) for row in range(2)]
+                begin = net.add(kind="one")
+                edges = [(begin, ("words.weight", row * 3 + column), 1.0) for row in range(2)]
+                units += net.relu(net.times([net.add(edges=edges, factors=rows)], [keep]))
+            columns += net.times([net.add(edges=[(unit, None, 1.0) for unit in units])], [inverse])
+        return net.linear(columns, "out.weight", 2, w["out.bias"])
+
+    CHECKS[check](make_case(Words(), (2,), build, masked, given=given))
+
+
 def test_a_tensor_given_twice_is_two_inputs():
     torch.manual_seed(4)
     model = TwoInputs(OUTPUTS["tuple"]).double()
