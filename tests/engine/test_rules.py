@@ -326,3 +326,11 @@ def test_padded_average_pooling_in_three_dimensions_against_the_jacobian():
     [value], _ = open_paths(net, x, 2)
     found = value.mantissa.flatten() * 2.0 ** int(value.exponent)
     assert torch.allclose(found, jacobian.flatten(0, -2).square().sum(-1))
+
+
+def test_open_max_pooling_takes_maps_that_are_smaller_than_its_kernel():
+    model = nn.Sequential(nn.Conv3d(1, 1, 1, bias=False), nn.MaxPool3d(3, stride=1, padding=1)).double()
+    x = torch.ones(1, 1, 2, 4, 4, dtype=torch.float64)
+    (found,), _ = open_paths(as_net(model), x, 2)
+    expected = F.conv3d(x, torch.ones(1, 1, 3, 3, 3, dtype=torch.float64), padding=1) * model[0].weight.square()
+    torch.testing.assert_close(found.mantissa * 2.0 ** int(found.exponent), expected)
