@@ -203,8 +203,8 @@ def _window_sum(step: Step, value: Scaled) -> Scaled:
         raise unknown(step.node, "with dilation and all gates open")
     average = torch.ops.aten.avg_pool3d if "3d" in operation(step.node) else torch.ops.aten.avg_pool2d
     ceil = step.option(5, "ceil_mode", False)
-    sizes = value.mantissa.shape[-len(kernel) :]
-    if not ceil and any(size < k for size, k in zip(sizes, kernel, strict=True)):
+    held = value.mantissa.shape[-len(kernel) :]
+    if not ceil and any(size < k for size, k in zip(held, kernel, strict=True)):
         # Max-pooling takes maps that are smaller than its kernel, average pooling does not.
         sides = padding if isinstance(padding, (list, tuple)) else [padding]
         margins = list(sides) * (len(kernel) // len(sides))
