@@ -8,7 +8,7 @@ import torch
 import pxframe
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input
-from pxframe.engine.reading import Reading, path_weights
+from pxframe.engine.reading import Reading, path_leaves
 from pxframe.scoring.paths import contract, f_tensors
 
 
@@ -29,7 +29,7 @@ class LogSynFlow(pxframe.Scorer):
         factors: as for SynFlow.
     """
 
-    factors: str = "recorded"
+    factors: str = "shared"
 
     name = "logsynflow"
     needs = "inputs"
@@ -41,7 +41,7 @@ class LogSynFlow(pxframe.Scorer):
     def score(self, net, batches):
         inputs = net.one(next(iter(batches))[0])
         doubles = {name: parameter.double() for name, parameter in net.parameters.items()}
-        weights = path_weights(doubles, net.masks, power=1, leaves=True)
+        weights = path_leaves(doubles, net.masks, power=1)
         reading = Reading(weights, power=1, replay=False, pool="max")
         trace, start = net.trace(inputs, factors=self.factors), ones_input(inputs, torch.float64)
         run = interpret(trace, f_tensors(net), inputs, [(reading, start)])
@@ -59,7 +59,7 @@ def _log1p(mantissa, exponent):
 
     Some convolution algorithms round a zero gradient to a small negative number, so negative mantissas count as zero.
     """
-    logarithm = torch.log(mantissa.clamp(min=0)) + exponent.double() * math.log(2)  # -inf for zero
+    logarithm = torch.log(mantissa.clamp(min=0)) + torch.as_tensor(exponent).double() * math.log(2)  # -inf for zero
     return torch.logaddexp(torch.zeros_like(logarithm), logarithm)
 
 

@@ -16,6 +16,7 @@ from pxframe.scoring.paths import (
     check_outputs,
     contract,
     f_tensors,
+    gathered_saliencies,
     mantissas,
     open_paths,
     scaled_saliencies,
@@ -50,7 +51,7 @@ class PX(pxframe.Scorer):
     """
 
     variant: str = "paper"
-    factors: str = "recorded"
+    factors: str = "shared"
 
     name = "px"
     needs = "inputs"
@@ -95,7 +96,7 @@ def _joint(net, batches, batch_norm, factors):
         trace = net.trace(inputs, factors=factors)
         run = interpret(trace, f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
         check_outputs(net, run.outputs, samples(inputs))
-        return scaled_saliencies(net, contract(run.paths[0]), weights, samples(inputs))
+        return contract(run.paths[0]), samples(inputs)
 
     def parts():
         for inputs, _ in batches:
@@ -103,13 +104,13 @@ def _joint(net, batches, batch_norm, factors):
             for some in split(inputs, at_once(net, inputs, factors) if batch_norm == "running" else samples(inputs)):
                 yield part(some)
 
-    return summed(parts())
+    return gathered_saliencies(net, parts(), weights)
 
 
 def _release(net, batches, first):
     """Scores of the releases. BN normalises by the batch statistics of g and h themselves: values may be negative."""
     ones = path_weights(net.parameters, net.masks, power=0)
-    weights = path_weights(net.parameters, net.masks, power=2)
+    weights = dict(path_weights(net.parameters, net.masks, power=2))
     if not first:
         plain_ones = {n: theta for n, theta in {**net.parameters, **net.masked()}.items() if "bn" in n or "fc" in n}
         weights |= {n: theta.to(weights[n].dtype) for n, theta in plain_ones.items()}

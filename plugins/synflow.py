@@ -21,7 +21,7 @@ class SynFlow(pxframe.Scorer):
             score (:mod:`pxframe.engine.sharing`).
     """
 
-    factors: str = "recorded"
+    factors: str = "shared"
 
     name = "synflow"
     needs = "inputs"

@@ -13,7 +13,7 @@ The recorded side of a product of two activations counts as a factor in that pro
 elementwise product; in a matrix product it takes the mean of the rows or columns that it sums, as a softmax does.
 
 No path runs through layers that *only* form a factor: the queries and keys of attention, the two layers of
-squeeze-excite. Scorers that read paths give the weights of such layers a score of exactly 0.
+squeeze-excite. Their weights score 0, unless factors share (``sharing.py``).
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def interpret(
             "carries no path; path-based scorers need the model without it"
         )
     with_f = batch_norm == "batch" or any(reading.replay for reading, _ in readings)
-    values: dict[fx.Node, Any] = {node: tensors[name] for node, name in trace.tensors.items()}
+    values: dict[fx.Node, Any] = _Values(trace, tensors)
     values.update(zip(trace.inputs, leaves(inputs), strict=True))
     # The backward pass needs the inputs of the operations, so nothing may be written over.
     reuse = {} if torch.is_grad_enabled() else trace.reuse
@@ -94,6 +94,17 @@ def interpret(
         run.outputs = [values[node] for node in trace.outputs]
     run.paths = [[network.paths[node] for node in trace.outputs] for network in networks]
     return run
+
+
+class _Values(dict[fx.Node, Any]):
+    """The values of nodes. A parameter or buffer is taken from ``tensors`` when it is first read."""
+
+    def __init__(self, trace: Trace, tensors: Mapping[str, Tensor]) -> None:
+        self._names, self._tensors = trace.tensors, tensors
+
+    def __missing__(self, node: fx.Node) -> Tensor:
+        self[node] = self._tensors[self._names[node]]
+        return self[node]
 
 
 class _Network:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
+
+from pxframe.engine.scaled import Exponent
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Reading:
     norm: Literal["fixed", "batch"] = "fixed"
     variances: Mapping[str, Tensor] | None = None
     ones: frozenset[str] = frozenset()
-    exponents: Mapping[str, Tensor] = field(default_factory=dict)
-    scales: dict[fx.Node, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    exponents: Mapping[str, Exponent] = field(default_factory=dict)
+    scales: dict[fx.Node, tuple[Tensor, Exponent]] = field(default_factory=dict)
     after: Callable[[Any], Any] | None = None
 
 
@@ -60,19 +62,46 @@ def path_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
-def path_weights(
-    parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor], power: int, leaves: bool = False
-) -> dict[str, Tensor]:
-    """Every parameter as a path network takes it: ``|theta|**power``, ones for power 0, pruned weights zero.
+def kept(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as numbers. From bytes torch makes them ten times as fast as from bools."""
+    return mask.view(torch.uint8).to(dtype)
 
-    With ``leaves`` the prunable ones require gradients, so that ``dR/du * u`` can be formed.
-    """
-    values = {}
-    for name, theta in parameters.items():
+
+class Made(Mapping[str, Tensor]):
+    """Tensors that are made anew whenever they are read: all of them at once would take the memory of another model."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Tensor]) -> None:
+        self._names, self._make = dict.fromkeys(names), make
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def path_weights(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor], power: int) -> Mapping[str, Tensor]:
+    """Every parameter as a path network takes it: ``|theta|**power``, ones for power 0, pruned weights zero."""
+
+    def make(name: str) -> Tensor:
+        theta = parameters[name]
         theta = theta.to(path_dtype(theta.dtype)) if theta.is_floating_point() else theta
-        if name in masks:
-            kept = masks[name].to(theta.dtype)
-            values[name] = (kept if power == 0 else powered(theta, power) * kept).requires_grad_(leaves)
-        else:
-            values[name] = torch.ones_like(theta) if power == 0 else powered(theta, power)
+        if name not in masks:
+            return torch.ones_like(theta) if power == 0 else powered(theta, power)
+        left = kept(masks[name], theta.dtype)
+        return left if power == 0 else powered(theta, power) * left
+
+    return Made(parameters, make)
+
+
+def path_leaves(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor], power: int) -> dict[str, Tensor]:
+    """The same, all at once; the prunable ones require gradients, so that ``dR/du * u`` can be formed."""
+    values = dict(path_weights(parameters, masks, power))
+    for name in masks:
+        values[name].requires_grad_()
     return values

@@ -117,25 +117,14 @@ def is_source(node: fx.Node) -> bool:
 
 
 def needed(
-    nodes: list[fx.Node],
-    active: Set[fx.Node],
-    roles: Roles,
-    outputs: list[fx.Node],
-    sharing: Set[fx.Node] = frozenset(),
+    nodes: list[fx.Node], active: Set[fx.Node], roles: Roles, outputs: list[fx.Node]
 ) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
-    """The nodes whose path values, and the factors whose values, a path network needs to reach ``outputs``.
-
-    Args:
-        sharing: nodes that can have a path value and are to have it even where they only make a factor.
-    """
+    """The nodes whose path values, and the factors whose values, a path network needs to reach ``outputs``."""
     wanted = set(outputs)
     for node in reversed(nodes):
         if node not in wanted:
             continue
         sources = {n for n in node.all_input_nodes if n in active}
-        if node in sharing:
-            divisor = node.args[1] if operation(node) == "div" else None
-            wanted.update(n for n in sources & sharing if n is not divisor)
         if node in roles.factors and (is_source(node) or not sources <= roles.factors):
             continue  # open, it is 1 (a softmax: uniform), whatever it is made from
         recorded = {node.args[at] for at in FACTORS.get(operation(node), ())} if node in roles.carried else set()
@@ -144,7 +133,7 @@ def needed(
             recorded, through = {node.args[at] for at in RECORDED[operation(node)]}, {node.args[0]}
         wanted.update(n for n in sources if n not in recorded or n in through)
     factors = frozenset(wanted & roles.factors)
-    return frozenset(wanted) - factors | (factors & sharing), factors
+    return frozenset(wanted) - factors, factors
 
 
 def _carriers(node: fx.Node, first: int, second: int, active: Set[fx.Node]) -> tuple[int, ...]:

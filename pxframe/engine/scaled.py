@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: On a CPU a number: arithmetic on tensors of one entry would take as long as a small layer. On a GPU, where reading it
+#: would wait for the device, an int32 tensor without dimensions, or a number if it is known without reading.
+Exponent = int | Tensor
 #: Exponent of a tensor of zeros: below any other, so that it never decides an alignment.
 FLOOR = -(2**28)
 #: Bits a mantissa may have grown by before it is measured again; a float32 holds 127.
@@ -21,25 +24,25 @@ class Scaled:
 
     Attributes:
         mantissa: float tensor, any shape; non-negative where paths are counted.
-        exponent: int32 tensor without dimensions, on the same device (reading it would wait for the device).
+        exponent: of the power of two.
         growth: an upper bound on log2 of the largest mantissa, known without reading the tensor.
     """
 
     mantissa: Tensor
-    exponent: Tensor
+    exponent: Exponent
     growth: float = math.inf
 
     @staticmethod
     def of(value: Tensor) -> Scaled:
         """``value`` with its largest magnitude brought into [0.5, 1)."""
-        return Scaled(value, torch.zeros((), dtype=torch.int32, device=value.device)).measured()
+        return Scaled(value, 0).measured()
 
     def measured(self) -> Scaled:
         """The same value with the largest mantissa in [0.5, 1). The factor is a constant to autograd."""
         if self.mantissa.numel() == 0:
             return Scaled(self.mantissa, self.exponent, 0.0)
         shift, exponent = self._shift()
-        return Scaled(self.mantissa * power_of_two(-shift, self.mantissa), exponent, 0.0)
+        return Scaled(_shifted(self.mantissa, -shift), exponent, 0.0)
 
     def times(self, weight: Tensor, function: Callable[[Tensor, Tensor], Tensor], bits: float) -> Scaled:
         """``function(mantissa, weight)``, linear in both arguments.
@@ -53,11 +56,15 @@ class Scaled:
         if self.growth + bits <= HEADROOM:
             return Scaled(function(self.mantissa, weight), self.exponent, self.growth + bits)
         shift, exponent = self._shift()
-        return Scaled(function(self.mantissa, weight * power_of_two(-shift, weight)), exponent, bits)
+        return Scaled(function(self.mantissa, _shifted(weight, -shift)), exponent, bits)
 
-    def _shift(self) -> tuple[Tensor, Tensor]:
+    def _shift(self) -> tuple[Exponent, Exponent]:
         """The exponent of the largest mantissa, and this value's exponent after dividing the mantissas by it."""
         low, high = self.mantissa.detach().aminmax()
+        if low.device.type == "cpu":
+            number = max(-float(low), float(high))
+            known = max(math.frexp(number)[1], -125)
+            return known, self.exponent + known if number > 0 else FLOOR
         peak = torch.maximum(-low, high)
         shift = torch.frexp(peak).exponent.clamp(min=-125)  # 2**-shift itself must not overflow
         return shift, torch.where(peak > 0, self.exponent + shift, FLOOR)
@@ -101,19 +108,37 @@ def align(values: list[Scaled]) -> list[Scaled]:
     Values that share their exponent already are returned as they are; between two measurements all values do.
     """
     first = values[0].exponent
-    if all(v.exponent is first for v in values):
+    if all(v.exponent is first or (isinstance(first, int) and v.exponent == first) for v in values):
         return list(values)
     values = [v.measured() if v.growth == math.inf else v for v in values]
-    top = torch.stack([v.exponent for v in values]).amax()
-    return [Scaled(v.mantissa * power_of_two(v.exponent - top, v.mantissa), top, v.growth) for v in values]
+    top = _highest([v.exponent for v in values], values[0].mantissa.device)
+    return [Scaled(_shifted(v.mantissa, v.exponent - top), top, v.growth) for v in values]
 
 
-def power_of_two(exponent: Tensor, like: Tensor) -> Tensor:
-    """``2**exponent`` in the dtype of ``like``; zero or infinity where it does not fit.
+def _highest(exponents: list[Exponent], device: torch.device) -> Exponent:
+    numbers = [e for e in exponents if isinstance(e, int)]
+    if len(numbers) == len(exponents):
+        return max(numbers)
+    filled = [torch.full((), e, dtype=torch.int32, device=device) if isinstance(e, int) else e for e in exponents]
+    return torch.stack(filled).amax()
+
+
+def _shifted(tensor: Tensor, exponent: Exponent) -> Tensor:
+    return tensor if isinstance(exponent, int) and exponent == 0 else tensor * power_of_two(exponent, tensor)
+
+
+def clamped(exponent: Exponent, low: int, high: int) -> Exponent:
+    return min(max(exponent, low), high) if isinstance(exponent, int) else exponent.clamp(low, high)
+
+
+def power_of_two(exponent: Exponent, like: Tensor) -> Tensor | float:
+    """``2**exponent``, as a tensor in the dtype of ``like``; zero or infinity where it does not fit.
 
     The bits of a float64 are written, so it is exact on every device. ``torch.ldexp`` computes a power, and on a GPU a
     power may be rounded. (Numbers below 2**-1022 become zero; float32 has numbers down to 2**-149.)
     """
+    if isinstance(exponent, int):
+        return math.ldexp(1.0, exponent) if exponent < 1024 else math.inf
     bits = exponent.long().clamp(-1023, 1024).add(1023) << 52
     return bits.view(torch.float64).to(like.dtype)
 

@@ -18,6 +18,7 @@ Divisors, and what normalises (1 / sigma), share nothing, in layer norms written
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Set
 from typing import Any
 
 from torch import fx
@@ -34,14 +35,31 @@ _ANY = frozenset(("add", "sub", "rsub", "cat", "stack", "where", "maximum", "min
 
 
 def sharing(trace: Trace) -> Trace:
-    """The same graph, in which what a factor is made from has path values too."""
+    """The same graph, in which what a factor is made from has path values too; ``trace`` itself if nothing shares."""
     roles = find_roles(trace.nodes, trace.active, trace.outputs, trace.data)
-    carrying = _carrying(trace, roles)
-    paths, factors = needed(trace.nodes, trace.active, roles, trace.outputs, carrying)
+    shared = _sharing_nodes(trace, _carrying(trace, roles))
+    if not shared and not any(node in trace.carried for node in trace.paths):
+        return trace
+    paths = trace.paths | shared
+    factors = needed(trace.nodes, trace.active, roles, [*trace.outputs, *shared])[1]
     own = {node: name for node, name in trace.tensors.items() if name in trace.parameters}
     moved, computed = find_computed(trace.nodes, trace.active, paths, own)
-    shared = paths - trace.paths
     return dataclasses.replace(trace, paths=paths, factors=factors, moved=moved, computed=computed, shared=shared)
+
+
+def _sharing_nodes(trace: Trace, carrying: Set[fx.Node]) -> frozenset[fx.Node]:
+    """The nodes that factors of the paths are made from, as far as they can have a path value."""
+    wanted: set[Any] = set()
+    for node in reversed(trace.nodes):
+        if node in trace.paths:
+            read = {node.args[at] for at in FACTORS.get(operation(node), ())}
+        elif node in wanted:
+            read = set(node.all_input_nodes)
+        else:
+            continue
+        divisor = node.args[1] if operation(node) == "div" else None
+        wanted.update(n for n in read if n in carrying and n is not divisor)
+    return frozenset(wanted - trace.paths - set(trace.inputs))
 
 
 def _carrying(trace: Trace, roles: Roles) -> frozenset[fx.Node]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.inputs import dtype_of, few, leaves, mapped, started
 from pxframe.pruning.granularity import Granularity
+from pxframe.pruning.threshold import counts
 from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
 from pxframe.ticket.ticket import Ticket
@@ -31,8 +32,8 @@ def check_scores(scores: Any, entries: Mapping[str, Tensor], where: str) -> dict
             raise PxframeError(f"{where}: no score for {name!r}; give one tensor for each of net.weights")
         _check_score(scores[name], entry, f"{where}: the score of {name!r}")
     checked = {name: scores[name].detach() for name in entries}
-    # One question to the device for all layers; amax propagates NaN.
-    if not bool(torch.stack([torch.isfinite(s.abs().amax()) for s in checked.values() if s.numel()]).all()):
+    # One question to the device for all layers. A sum is not finite if any score is not, and may overflow by itself.
+    if not bool(torch.isfinite(torch.stack([s.sum() for s in checked.values()])).all()):
         for name, score in checked.items():
             bad = int((~torch.isfinite(score)).sum())
             if bad:
@@ -67,13 +68,10 @@ def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor],
         candidates: by layer, true where an entry may be kept.
         keep: how many of the candidates are kept.
     """
-    tied = torch.stack([((s == 0) & candidates[n]).count_nonzero() for n, s in scores.items()])
-    zeros = tied.tolist()  # a question to the device; there is another only if there are zeros
-    if not any(zeros):
+    if sum(counts([(s > 0) & candidates[n] for n, s in scores.items()])) >= keep:
         return ""
-    rest = [torch.stack([((s < 0) & candidates[n]).count_nonzero(), candidates[n].sum()]) for n, s in scores.items()]
-    negative, total = torch.stack(rest).sum(0).tolist()
-    surplus = total - negative - keep
+    zeros = counts([(s == 0) & candidates[n] for n, s in scores.items()])
+    surplus = sum(counts([(s >= 0) & candidates[n] for n, s in scores.items()])) - keep
     if not 0 < surplus < sum(zeros):
         return ""
     layers = [name for name, number in zip(scores, zeros, strict=True) if number]

@@ -14,7 +14,7 @@ from pxframe.base.options import whole_number
 from pxframe.pruning.distribution import DISTRIBUTIONS, layer_counts
 from pxframe.pruning.granularity import Granularity, build_granularity
 from pxframe.pruning.schedule import SCHEDULES
-from pxframe.pruning.threshold import global_masks, layer_masks
+from pxframe.pruning.threshold import counts, global_masks, layer_masks
 from pxframe.scoring.scorer import Scorer
 
 SCOPES = ("global", "layer")
@@ -137,10 +137,11 @@ class Plan:
     def checks(self, number: int, revives: bool) -> bool:
         """Whether to look after round ``number`` if the network has collapsed.
 
-        That takes a pass through it, as long as a round of many scorers. What has collapsed stays so, and ten looks are
-        enough to stop early; but with ``revives`` the network may be connected again, and only the last round counts.
+        That takes a pass through it, as long as a round of many scorers. What has collapsed stays so, and four looks
+        are enough to stop early; but with ``revives`` the network may be connected again, so that only the last round
+        counts.
         """
-        return number == self.rounds or (not revives and number % max(1, self.rounds // 10) == 0)
+        return number == self.rounds or (not revives and number % max(1, self.rounds // 4) == 0)
 
     def masks(
         self,
@@ -164,11 +165,10 @@ class Plan:
         if self.scope == "global":
             chosen = global_masks(ranked, candidates, keep)
         else:
-            # one question to the device for all layers
-            counts = torch.stack([c.count_nonzero() for c in candidates.values()]).tolist()
+            left = counts(list(candidates.values()))
             available = {
                 n: (c.numel() - held.counts.get(n, 0), count)
-                for (n, c), count in zip(candidates.items(), counts, strict=True)
+                for (n, c), count in zip(candidates.items(), left, strict=True)
             }
             shapes = {name: mask.shape for name, mask in masks.items()}
             chosen = layer_masks(ranked, candidates, layer_counts(self.distribution, shapes, available, keep))

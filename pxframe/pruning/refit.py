@@ -12,8 +12,8 @@ from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import dtype_of
 from pxframe.base.undisturbed import stream
 from pxframe.engine.interpret import interpret, ones_input
-from pxframe.engine.reading import Reading, path_dtype, path_weights
-from pxframe.engine.scaled import Scaled, power_of_two
+from pxframe.engine.reading import Reading, path_dtype, path_leaves
+from pxframe.engine.scaled import Exponent, Scaled, power_of_two
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import f_tensors
 
@@ -33,7 +33,7 @@ def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
         by name, an int64 tensor ``[out]``.
     """
     one = net.one(inputs)
-    weights = path_weights(net.parameters, net.masks, power=0, leaves=True)
+    weights = path_leaves(net.parameters, net.masks, power=0)
     reading = Reading(weights, power=0, replay=False, after=_reached)
     with torch.enable_grad():
         run = interpret(net.trace(one), f_tensors(net), one, [(reading, ones_input(one, path_dtype(dtype_of(one))))])
@@ -52,7 +52,7 @@ def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
 
 def _reached(value: Scaled) -> Scaled:
     """1 where anything of a path value arrives, else 0."""
-    return Scaled(_Reached.apply(value.mantissa, value.exponent), torch.zeros_like(value.exponent), 0.0)
+    return Scaled(_Reached.apply(value.mantissa, value.exponent), 0, 0.0)
 
 
 class _Reached(torch.autograd.Function):
@@ -62,14 +62,14 @@ class _Reached(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, mantissa: Tensor, exponent: Tensor) -> Tensor:
-        ctx.save_for_backward(exponent)
+    def forward(ctx: Any, mantissa: Tensor, exponent: Exponent) -> Tensor:
+        ctx.exponent = exponent
         return (mantissa * power_of_two(exponent, mantissa) > 0.5).to(mantissa.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (exponent,), (gradient,) = ctx.saved_tensors, gradients
-        return (gradient > 0.5).to(gradient.dtype) * power_of_two(exponent, gradient), None
+        (gradient,) = gradients
+        return (gradient > 0.5).to(gradient.dtype) * power_of_two(ctx.exponent, gradient), None
 
 
 def keep(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from pxframe.base.inputs import arguments, divisible, few, first, mapped, signat
 from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.graph import Trace
+from pxframe.engine.reading import kept
 from pxframe.engine.sharing import sharing
 from pxframe.engine.trace import trace_model
 from pxframe.scoring.batches import Batches
@@ -125,7 +126,7 @@ class Net:
 
     def masked(self) -> dict[str, Tensor]:
         """theta * m: the prunable weights with the pruned ones at zero."""
-        return {name: weight * self.masks[name] for name, weight in self.weights.items()}
+        return {name: weight * kept(self.masks[name], weight.dtype) for name, weight in self.weights.items()}
 
     def check_untouched(self, where: str, exact: bool = False) -> None:
         """Raise if a weight, buffer or mask of this net was written into.

@@ -18,9 +18,9 @@ from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import dtype_of, samples, signature
 from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
-from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.reading import Made, Reading, kept, path_dtype, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
-from pxframe.engine.scaled import Scaled, add, align, power_of_two, writable
+from pxframe.engine.scaled import Exponent, Scaled, add, align, power_of_two, writable
 from pxframe.scoring.net import Factors, Net
 
 Pool = Literal["sum", "max"]
@@ -118,7 +118,7 @@ def open_paths(
     return run.paths[0], weights
 
 
-def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Tensor], dict[str, Exponent]]:
     """Weights as ``path_weights`` gives them, the prunable ones divided by a power of two each: to at most 1.
 
     The powers are those of the unmasked weights, found in the first round. S = dR/du * u does not depend on them.
@@ -128,11 +128,12 @@ def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Ten
     """
     key = ("mantissas", power)
     if key not in net.cache:
-        dense = path_weights(net.parameters, {}, power)
+        dense = dict(path_weights(net.parameters, {}, power))
         scaled = {name: Scaled.of(dense[name]) for name in net.masks}
         net.cache[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
     dense, exponents = net.cache[key]
-    masked = {name: (dense[name] * mask).requires_grad_(leaves) for name, mask in net.masks.items()}
+    left = {name: dense[name] * kept(mask, dense[name].dtype) for name, mask in net.masks.items()}
+    masked = {name: weight.requires_grad_(leaves) for name, weight in left.items()}
     return dense | masked, exponents
 
 
@@ -171,6 +172,36 @@ def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor], sa
     }
 
 
+def gathered_saliencies(
+    net: Net, parts: Iterable[tuple[Scaled, int]], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """S of a sum R, from its terms, each with the number of inputs it was made of; see :func:`plain` for its range.
+
+    Each backward pass adds to the gradients of those before in their own memory, and then its graph is freed.
+    """
+    leaves = [weights[name] for name in net.masks]
+    sofar: Scaled | None = None  # 1, at the exponent that the gradients have so far
+    for total, number in parts:
+        now = Scaled(torch.ones_like(total.mantissa, requires_grad=False), total.exponent, 0.0)
+        before, now = align([sofar or now, now])
+        if sofar is not None and before is not sofar:
+            for leaf in leaves:
+                if leaf.grad is not None:
+                    leaf.grad.mul_(before.mantissa)
+        sofar = Scaled(torch.ones_like(now.mantissa), now.exponent, 0.0)
+        if total.mantissa.requires_grad:
+            with repeatable(number):
+                total.mantissa.backward(now.mantissa, inputs=leaves)
+    if sofar is None:
+        raise PxframeError("no data: 'batches' gave no (input, target) pair")
+    scores = {}
+    for name, leaf in zip(net.masks, leaves, strict=True):
+        gradient, leaf.grad = leaf.grad, None
+        found = torch.zeros_like(leaf) if gradient is None else _product(gradient, leaf.detach())
+        scores[name] = Scaled(found.detach(), sofar.exponent)
+    return plain(scores)
+
+
 def _product(gradient: Tensor, weight: Tensor) -> Tensor:
     return gradient.mul_(weight) if writable(gradient) else gradient * weight
 
@@ -194,7 +225,7 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     aligned = align(list(scores.values()))
     ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
     top = torch.frexp(ends.abs().amax()).exponent
-    exponent = torch.minimum(aligned[0].exponent, 120 - top)
+    exponent = (120 - top).clamp(max=aligned[0].exponent)
     exponent = torch.where(exponent + top < -60, -top, exponent)
     half = exponent // 2  # 2**exponent itself may overflow
     first, second = (power_of_two(e, ends) for e in (half, exponent - half))
@@ -227,9 +258,14 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Any, Any]]) -> tuple[Scaled
     return contract(by_output), add(kept)
 
 
-def f_tensors(net: Net) -> dict[str, Tensor]:
+def f_tensors(net: Net) -> Mapping[str, Tensor]:
     """Parameters and buffers as f uses them: the model's own, prunable weights masked."""
-    return {**net.buffers, **net.parameters, **net.masked()}
+    own = {**net.buffers, **net.parameters}
+
+    def make(name: str) -> Tensor:
+        return own[name] * kept(net.masks[name], own[name].dtype) if name in net.masks else own[name]
+
+    return Made(own, make)
 
 
 def check_outputs(net: Net, outputs: list[Tensor], batch: int) -> None:

@@ -93,7 +93,7 @@ def test_queries_and_keys_share_by_their_products():
     scores = scores_of(model, x, type="px", variant="joint", factors="shared")
     np.testing.assert_allclose(scores["q.weight"], expected_q)
     np.testing.assert_allclose(scores["k.weight"], expected_k)
-    recorded = scores_of(model, x, type="px", variant="joint")
+    recorded = scores_of(model, x, type="px", variant="joint", factors="recorded")
     np.testing.assert_allclose(scores["v.weight"], recorded["v.weight"] / 2)
     np.testing.assert_allclose(scores["out.weight"], recorded["out.weight"])
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.pruning.checks import tied_at_zero
+from pxframe.pruning.checks import check_scores, tied_at_zero
 
 
 class Given(pxframe.Scorer):
@@ -247,3 +247,10 @@ def test_many_zeros_are_explained(scorer, caplog):
     caplog.clear()
     pxframe.prune(WithSideHead().eval(), batches, scorer, sparsity=0.3, exclude=["side.*"])
     assert not caplog.text
+
+
+def test_scores_whose_sum_overflows_are_finite():
+    scores = {"layer": torch.full((4,), 3e38)}
+    assert check_scores(scores, scores, "here")["layer"].tolist() == scores["layer"].tolist()
+    with pytest.raises(pxframe.PxframeError, match="1 of 4 scores of layer 'layer' are not finite"):
+        check_scores({"layer": torch.tensor([1.0, 2.0, float("inf"), 3.0])}, scores, "here")

@@ -5,6 +5,8 @@ import torch
 from cases import CHECKS, make_case
 from torch import nn
 
+import pxframe
+
 
 class Residual(nn.Module):
     def __init__(self):
@@ -108,3 +110,16 @@ def case(request):
 @pytest.mark.parametrize("check", CHECKS)
 def test_path_quantities_equal_the_enumeration(case, check):
     CHECKS[check](case)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
+def test_joint_scores_add_up_over_batches_whose_path_values_differ_in_range(scale):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)).double()
+    one, other = torch.randn(5, 3, 6, 6, dtype=torch.float64), torch.randn(3, 3, 6, 6, dtype=torch.float64) * scale
+    joint = dict(type="px", variant="joint")
+    alone = [pxframe.score(model, [(x, None)], joint) for x in (one, other)]
+    for order in ([one, other], [other, one]):
+        together = pxframe.score(model, [(x, None) for x in order], joint)
+        for name, score in together.items():
+            assert torch.allclose(score, alone[0][name] + alone[1][name], rtol=1e-10)

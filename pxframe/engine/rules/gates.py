@@ -24,6 +24,8 @@ def relu(step: Step) -> Scaled:
         m = value.mantissa
         torch.ops.aten.threshold_backward.grad_input(m, opened, 0, grad_input=m)  # one pass, no mask of its own
         return value
+    if torch.is_grad_enabled():
+        opened = (opened > 0).view(torch.uint8)  # kept for the backward pass, in a quarter of the memory
     return value.map(lambda m: torch.ops.aten.threshold_backward(m, opened, 0))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from pxframe.base.errors import PxframeError
 from pxframe.engine.rules.linear import addition
 from pxframe.engine.rules.table import Step, operation, rule
-from pxframe.engine.scaled import Scaled, power_of_two
+from pxframe.engine.scaled import Exponent, Scaled, clamped, power_of_two
 
 #: aten names of batch normalisation, all with (input, weight, bias, running mean, running variance, ...).
 BATCH_NORMS = (
@@ -46,7 +46,7 @@ def batch_norm(step: Step) -> Any:
         if step.node not in step.reading.scales:
             step.reading.scales[step.node] = _fixed_scale(step, gamma, variance)
         scale, exponent = step.reading.scales[step.node]
-        out = value.map(lambda m: m * scale.to(m.dtype))
+        out = value.map(lambda m: m * scale)
         out = Scaled(out.mantissa, out.exponent + exponent, out.growth)
     return [out, None, None, None, None]
 
@@ -61,15 +61,15 @@ def _own_sigma(step: Step, value: Scaled, gamma: Any) -> Any:
     return [value, None, None, None, None]
 
 
-def _fixed_scale(step: Step, gamma: Any, variance: fx.Node) -> tuple[Tensor, Tensor]:
+def _fixed_scale(step: Step, gamma: Any, variance: fx.Node) -> tuple[Tensor, Exponent]:
     """(|gamma| / sigma) ** power over the channels, as mantissas of at most 1 and their exponent."""
     held = (step.reading.variances or {}).get(step.trace.tensors.get(variance, ""))
     spread = (step.raw(variance) if held is None else held).double() + epsilon(step.node)
     scale = spread.pow(-step.reading.power / 2)
     if gamma is not None:
         scale = scale * step.fixed(gamma)
-    value = Scaled.of(scale)
-    return _channels(value.mantissa, step.path().mantissa), value.exponent
+    value, like = Scaled.of(scale), step.path().mantissa
+    return _channels(value.mantissa, like).to(like.dtype), value.exponent
 
 
 @rule("native_layer_norm")
@@ -121,7 +121,7 @@ def _own_statistics(step: Step, value: Scaled, gamma: Any) -> Scaled:
     m = value.mantissa
     dims = [d for d in range(m.ndim) if d != 1]
     variance, mean = torch.var_mean(m, dims, correction=0, keepdim=True)
-    eps = epsilon(step.node) * power_of_two((-2 * value.exponent).clamp(-120, 120), m)
+    eps = epsilon(step.node) * power_of_two(clamped(-2 * value.exponent, -120, 120), m)
     out = (m - mean) * torch.rsqrt(variance + eps)
     if gamma is not None:
         out = out * _channels(step.fixed(gamma), m)

@@ -93,9 +93,7 @@ def cat(step: Step) -> Scaled:
 @rule("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_full")
 def constant(step: Step) -> Scaled:
     """These operations read only the shape of their input, so no path leads through them."""
-    like = step.path()
-    zeros = like.mantissa.new_zeros(step.result_shape())
-    return Scaled(zeros, torch.full_like(like.exponent, FLOOR), 0.0)
+    return Scaled(step.path().mantissa.new_zeros(step.result_shape()), FLOOR, 0.0)
 
 
 def _plain(step: Step, argument: Any) -> Any:

@@ -152,7 +152,9 @@ class Step:
         return node in self.trace.active and node not in self.trace.factors
 
     def is_factor(self, argument: Any) -> bool:
-        return isinstance(argument, fx.Node) and argument in self.trace.factors and argument not in self.paths
+        if not isinstance(argument, fx.Node) or (self.is_shared and argument in self.paths):
+            return False
+        return argument in self.trace.factors
 
     def refuse_factors(self, arguments: Iterable[Any]) -> None:
         """Refuse a factor beside an activation: no path leads to a factor, so its part would be lost.
@@ -170,11 +172,11 @@ class Step:
         """
         if not isinstance(argument, fx.Node):
             return argument
-        if argument not in self.values:
-            raise unknown(
-                self.node, f"with {argument.name!r}, which is computed from the data, where all gates are open"
-            )
-        return self.values[argument]
+        try:
+            return self.values[argument]
+        except KeyError:
+            why = f"with {argument.name!r}, which is computed from the data, where all gates are open"
+            raise unknown(self.node, why) from None
 
     def linear(self, value: Scaled, function: Callable[[Tensor], Tensor], bits: float) -> Scaled:
         """Apply a linear map with non-negative coefficients.
