@@ -1,6 +1,7 @@
-"""Which of timm's families the methods can read: the table in docs/families.md.
+"""Which networks the methods can read: the tables in docs/families.md.
 
-One model of each family, the smallest or one of reduced depth, scored with seven methods on two small images::
+One model of each family of timm, the smallest or one of reduced depth, scored with seven methods on two small images,
+and the models of ``other_models.py`` with four of them::
 
     python benchmarks/families.py                  # all, and write docs/families.md
     python benchmarks/families.py vgg resnet       # these, and print their rows
@@ -18,10 +19,12 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from other_models import MODELS, Case
 from tqdm import tqdm
 
 from pxframe.base.errors import PxframeError
+from pxframe.base.inputs import leaves
 from pxframe.plugin.registry import build
 from pxframe.scoring.net import Net
 from pxframe.scoring.prunable import prunable
@@ -36,7 +39,11 @@ METHODS = {
     "snip": {"type": "snip"},
     "grasp": {"type": "grasp"},
 }
-_HEADER = ("family", "model", "pixels", "operations", "seconds", "zeros, px", "zeros, snip", "not scored by")
+_COLUMNS = ("operations", "seconds", "zeros, px", "zeros, snip", "not scored by")
+#: Methods that score the models of the second table; the others read networks as one of these does.
+_FOUR = ("px", "px joint", "synflow", "snip")
+#: Where the reasons of the second table's refusals stand in the page.
+_REASONS = ("<!-- reasons -->\n", "<!-- end of reasons -->")
 
 #: Family (a module of ``timm.models``) -> model, pixels a side, and what its constructor is given.
 FAMILIES: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -146,15 +153,16 @@ class Row:
     """What scoring one model gave.
 
     Attributes:
+        name: the first cell of the row.
+        about: the cells after it: what the model is given, and in the first table its name.
         operations: nodes of its graph.
         seconds: of all scorings together, tracing included.
         zeros: the share of scores that are exactly 0, by method.
         refused: the message of each method that did not score it.
     """
 
-    family: str
-    model: str
-    pixels: int
+    name: str
+    about: tuple[str, ...]
     operations: int = 0
     seconds: float = 0.0
     zeros: dict[str, float] = field(default_factory=dict)
@@ -163,31 +171,35 @@ class Row:
     def cells(self) -> list[str]:
         shares = [f"{self.zeros[m]:.0%}" if m in self.zeros else "" for m in ("px", "snip")]
         return [
-            *(self.family, self.model, str(self.pixels), str(self.operations or ""), f"{self.seconds:.0f}"),
+            *(self.name, *self.about, str(self.operations or ""), f"{self.seconds:.0f}"),
             *(*shares, ", ".join(self.refused)),
         ]
 
 
-def case(family: str) -> tuple[nn.Module, Tensor]:
-    """A model of the family with random weights, and a batch of two images."""
-    name, pixels, options = FAMILIES[family]
+def case(name: str) -> tuple[Case, tuple[str, ...]]:
+    """A model of the family (or of that name) with random weights, and the cells that tell of it."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = timm.create_model(name, num_classes=10, **options).eval()
-    return model, torch.randn(2, 3, pixels, pixels)
+        if name in MODELS:
+            found = MODELS[name]()
+            sizes = dict.fromkeys("x".join(map(str, t.shape)) for t in leaves(found.inputs) if t.ndim > 2)
+            return found, (" and ".join(sizes),)
+        model, pixels, options = FAMILIES[name]
+        made = timm.create_model(model, num_classes=10, **options).eval()
+    return Case(made, torch.randn(2, 3, pixels, pixels), F.cross_entropy), (model, str(pixels))
 
 
-def scored(family: str) -> Row:
-    """Score a model of the family with every method; all of them share its graph."""
-    model, images = case(family)
-    row = Row(family, *FAMILIES[family][:2])
+def scored(name: str) -> Row:
+    """Score a model with every method; all of them share its graph."""
+    (model, inputs, loss), about = case(name)
+    row = Row(name, about)
     start = time.perf_counter()
-    names = prunable(model, images[:1])
-    net = Net(model, {n: torch.ones_like(model.get_parameter(n), dtype=torch.bool) for n in names})
-    for method, config in METHODS.items():
+    names = prunable(model, inputs)
+    net = Net(model, {n: torch.ones_like(model.get_parameter(n), dtype=torch.bool) for n in names}, loss)
+    for method in METHODS if name in FAMILIES else _FOUR:
         try:
-            scores = build("scorer", config).score(net, [(images, torch.tensor([1, 2]))])
+            scores = build("scorer", METHODS[method]).score(net, [(inputs, torch.tensor([1, 2]))])
         except PxframeError as error:
             row.refused[method] = str(error)
             continue
@@ -197,37 +209,57 @@ def scored(family: str) -> Row:
         row.zeros[method] = float((values == 0).double().mean())
     row.seconds = time.perf_counter() - start
     if "px" in row.zeros:
-        row.operations = len(net.trace(images).nodes)
+        row.operations = len(net.trace(inputs).nodes)
     return row
 
 
 def refusals() -> dict[str, set[str]]:
-    """Family -> the methods that do not score it, as the page has it."""
+    """Family or model -> the methods that do not score it, as the page has it."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| [a-z]", line)]
-    return {row[0]: set(filter(None, row[-1].split(", "))) for row in rows if row[0] in FAMILIES}
+    return {row[0]: set(filter(None, row[-1].split(", "))) for row in rows if row[0] in FAMILIES or row[0] in MODELS}
 
 
-def table(rows: list[Row]) -> str:
-    lines = [_HEADER, ["---"] * len(_HEADER), *(row.cells() for row in rows)]
+def table(rows: list[Row], *about: str) -> str:
+    header = (*about, *_COLUMNS)
+    lines = [header, ["---"] * len(header), *(row.cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def reasons(rows: list[Row]) -> str:
+    """A line for each message, and the models and methods that it is of."""
+    told: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        for method, message in row.refused.items():
+            told.setdefault(message, {}).setdefault(row.name, []).append(method)
+    whose = {m: "; ".join(f"{name} ({', '.join(methods)})" for name, methods in of.items()) for m, of in told.items()}
+    return "".join(f"- {names}: `{message}`\n" for message, names in whose.items())
+
+
+def replaced(text: str, start: str, end: str, by: str) -> str:
+    """The text with what stands from ``start`` up to the next ``end`` replaced."""
+    at = text.index(start)
+    return text[:at] + by + text[text.index(end, at) :]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help="these alone, printed; default: all")
-    chosen = parser.parse_args().families
-    unknown = [name for name in chosen if name not in FAMILIES]
+    parser.add_argument("names", nargs="*", metavar="NAME", help="these families or models, printed; default: all")
+    asked = parser.parse_args()
+    unknown = [name for name in asked.names if name not in FAMILIES and name not in MODELS]
     if unknown:
-        parser.error(f"no such family: {', '.join(unknown)}")
-    rows = [scored(family) for family in tqdm(chosen or FAMILIES, unit="family")]
-    if chosen:
-        print(table(rows))
+        parser.error(f"no such family or model: {', '.join(unknown)}")
+    if asked.names:
+        for name in asked.names:
+            row = scored(name)
+            print(f"| {' | '.join(row.cells())} |", reasons([row]), sep="\n", flush=True)
         return
     text = PAGE.read_text(encoding="utf-8")
-    start = text.index("| family |")
-    end = text.index("\n\n", start) + 1
-    PAGE.write_text(text[:start] + table(rows) + text[end:], encoding="utf-8")
+    rows = [scored(name) for name in tqdm(FAMILIES, unit="family")]
+    text = replaced(text, "| family |", "\n\n", table(rows, "family", "model", "pixels").rstrip())
+    rows = [scored(name) for name in tqdm(MODELS, unit="model")]
+    text = replaced(text, "| model | input |", "\n\n", table(rows, "model", "input").rstrip())
+    PAGE.write_text(replaced(text, *_REASONS, _REASONS[0] + reasons(rows)), encoding="utf-8")
 
 
 if __name__ == "__main__":

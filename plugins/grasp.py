@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
 
 import pxframe
+from pxframe.base.inputs import leaves, mapped
 from pxframe.base.options import positive
 from pxframe.base.undisturbed import seeded
 from pxframe.engine.unfused import twice_differentiable
@@ -57,14 +56,11 @@ class GraSP(pxframe.Scorer):
         return net.with_(loss=lambda output, target: net.loss(self._divided(output), target))
 
     def _divided(self, output):
-        leaves, structure = pytree.tree_flatten(output)
-        floating = [isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves]
-        if not any(floating):
+        if not any(leaf.is_floating_point() for leaf in leaves(output)):
             raise pxframe.PxframeError(
                 f"grasp: the model's output, a {type(output).__name__}, has no tensor to divide by the temperature"
             )
-        leaves = [leaf / self.temperature if f else leaf for leaf, f in zip(leaves, floating, strict=True)]
-        return pytree.tree_unflatten(leaves, structure)
+        return mapped(lambda leaf: leaf / self.temperature if leaf.is_floating_point() else leaf, output)
 
 
 @pxframe.hookimpl

@@ -39,7 +39,7 @@ class LogSynFlow(pxframe.Scorer):
         one_of(self.name, "factors", self.factors, ("recorded", "shared"))
 
     def score(self, net, batches):
-        inputs = next(iter(batches))[0][:1]
+        inputs = net.one(next(iter(batches))[0])
         doubles = {name: parameter.double() for name, parameter in net.parameters.items()}
         weights = path_leaves(doubles, net.masks, power=1)
         reading = Reading(weights, power=1, replay=False, pool="max")

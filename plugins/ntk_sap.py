@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 import pxframe
 from pxframe.base.devices import sent
+from pxframe.base.inputs import dtype_of, leaves, mapped
 from pxframe.base.options import positive, whole_number
 
 
@@ -20,7 +20,8 @@ class NTKSAP(pxframe.Scorer):
     Wang, Li, Sun, "NTK-SAP: Improving Neural Network Pruning by Aligning Training Dynamics", ICLR 2023. Over Delta,
     L / eps^2 is on average ||d f(z; theta * m) / d theta||_F^2, the trace of the NTK, up to O(eps).
 
-    z ~ N(0, 1) has the shape ``[N, C, ...]`` of the first input batch. Nothing else of the batches is read.
+    z ~ N(0, 1) has the shape ``[N, C, ...]`` of the first input batch; of several inputs, every one of floating-point
+    numbers is drawn. Nothing else of the batches is read but inputs of integers.
     Delta ~ N(0, 1) has the shapes of the prunable weights; all samples of a draw share one Delta. In both passes, BN
     normalises by the statistics of its batch, and everything else is in eval mode. All floating-point outputs of the
     model count. Every round draws new numbers. They are drawn on the CPU, so that a seed gives the same ticket on every
@@ -53,11 +54,13 @@ class NTKSAP(pxframe.Scorer):
 
     def score(self, net, batches):
         inputs, _ = next(iter(batches))
-        if not inputs.is_floating_point():
-            raise pxframe.PxframeError(f"ntk_sap: inputs of {inputs.dtype} cannot be drawn from a normal distribution")
+        if not dtype_of(inputs).is_floating_point:
+            raise pxframe.PxframeError(
+                f"ntk_sap: inputs of {dtype_of(inputs)} cannot be drawn from a normal distribution"
+            )
         total = {name: torch.zeros_like(weight) for name, weight in net.weights.items()}
         for _ in range(self.draws):
-            z = _normal(inputs, net.generator)
+            z = mapped(lambda x: _normal(x, net.generator) if x.is_floating_point() else x, inputs)
             theta = {n: _kaiming(w, net.generator) if self.redraw else w for n, w in net.weights.items()}
             moved = {n: w + self.eps * _normal(w, net.generator) for n, w in theta.items()}
             for name, gradient in _gradients(net, z, theta, moved).items():
@@ -76,9 +79,7 @@ def _gradients(net, z, theta, moved):
 
 
 def _outputs(net, z, weights):
-    floating = [
-        leaf for leaf in pytree.tree_leaves(net(z, weights)) if isinstance(leaf, Tensor) and leaf.is_floating_point()
-    ]
+    floating = [leaf for leaf in leaves(net(z, weights)) if leaf.is_floating_point()]
     if not any(leaf.requires_grad for leaf in floating):
         raise pxframe.PxframeError("ntk_sap: no floating-point output of the model depends on its prunable weights")
     return floating

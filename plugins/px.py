@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 import pxframe
+from pxframe.base.inputs import dtype_of, samples, split, started
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
@@ -91,16 +92,16 @@ def _joint(net, batches, batch_norm, factors):
     reading = Reading(weights, power=2, replay=True, variances=variances, exponents=exponents)
 
     def part(inputs):
-        start = squared_input(inputs, path_dtype(inputs.dtype))
+        start = squared_input(inputs, path_dtype(dtype_of(inputs)))
         trace = net.trace(inputs, factors=factors)
         run = interpret(trace, f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
-        check_outputs(net, run.outputs, len(inputs))
-        return contract(run.paths[0]), len(inputs)
+        check_outputs(net, run.outputs, samples(inputs))
+        return contract(run.paths[0]), samples(inputs)
 
     def parts():
         for inputs, _ in batches:
             # Batch statistics need the whole batch; everything else is a sum over samples.
-            for some in inputs.split(at_once(net, inputs, factors) if batch_norm == "running" else len(inputs)):
+            for some in split(inputs, at_once(net, inputs, factors) if batch_norm == "running" else samples(inputs)):
                 yield part(some)
 
     return gathered_saliencies(net, parts(), weights)
@@ -118,17 +119,17 @@ def _release(net, batches, first):
     h = Reading(weights, power=2, replay=False, norm="batch")
 
     def part(inputs):
-        dtype = path_dtype(inputs.dtype)
-        batch, squares = Scaled.of(inputs.to(dtype)), squared_input(inputs, dtype)
+        dtype = path_dtype(dtype_of(inputs))
+        batch, squares = [Scaled.of(x.to(dtype)) for x in started(inputs)], squared_input(inputs, dtype)
         with torch.no_grad():
             counts = interpret(net.trace(inputs), f_tensors(net), inputs, [(g, batch if first else squares)]).paths[0]
         if first:
             values = interpret(net.trace(inputs), f_tensors(net), inputs, [(h, batch)]).paths[0]
         else:
             counts = [Scaled(c.mantissa.sum(0, keepdim=True), c.exponent) for c in counts]
-            one = inputs[:1]
+            one = net.one(inputs)
             values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, dtype))]).paths[0]
-        scores = scaled_saliencies(net, contract(values, counts), weights, len(inputs) if first else 1)
+        scores = scaled_saliencies(net, contract(values, counts), weights, samples(inputs) if first else 1)
         last = (lambda s, u: s * u) if first else (lambda s, u: s.abs())
         return {n: Scaled(last(s.mantissa, weights[n].detach()), s.exponent) for n, s in scores.items()}
 

@@ -30,7 +30,7 @@ class Snip(pxframe.Scorer):
         values = {**net.parameters, **net.masked()}
         gradients = self.gradients(net, batches, values)
         inputs, _ = next(iter(batches))
-        parts = channel_parameters(net.trace(inputs[:1]))
+        parts = channel_parameters(net.trace(net.one(inputs)))
         sums = channel_sums(parts, {name: values[name] * g for name, g in gradients.items()}, net.weights)
         scores = {}
         for name, weight in net.weights.items():

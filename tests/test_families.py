@@ -1,4 +1,4 @@
-"""Every family of timm is scored by the methods that scored it before (docs/families.md)."""
+"""Every family of timm, and every other model of the page, is scored by the methods that scored it before."""
 
 import sys
 from pathlib import Path
@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
-from families import FAMILIES, refusals, scored
+from families import FAMILIES, MODELS, refusals, scored
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def test_the_page_has_every_family():
-    assert refusals().keys() == FAMILIES.keys()
-    assert sum(not names for names in refusals().values()) >= 95
+def test_the_page_has_every_family_and_model():
+    found = refusals()
+    assert found.keys() == {*FAMILIES, *MODELS}
+    assert sum(not found[name] for name in FAMILIES) >= 95
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_is_scored_as_before(family):
-    row = scored(family)
-    assert row.refused.keys() <= refusals()[family], row.refused
+@pytest.mark.parametrize("name", [*FAMILIES, *MODELS])
+def test_a_model_is_scored_as_before(name):
+    row = scored(name)
+    assert row.refused.keys() <= refusals()[name], row.refused
     assert row.zeros.get("px", 0) <= 1

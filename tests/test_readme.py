@@ -36,11 +36,20 @@ def test_the_python_tour_runs_and_prints_what_is_shown(tmp_path, monkeypatch, ca
     assert pxframe.Ticket.load(tmp_path / "px.safetensors").sparsity == pytest.approx(0.9, abs=1e-4)
 
 
+def test_models_with_several_inputs_and_detectors_are_pruned_as_shown(monkeypatch):
+    made, prune = [], pxframe.prune
+    monkeypatch.setattr(pxframe, "prune", lambda *args, **settings: made.append(prune(*args, **settings)))
+    names = {}
+    for code in blocks("python", METHODS)[1:]:
+        exec(code, names)
+    assert [ticket.meta["scorer"] for ticket in made] == ["px", "snip", "snip", "px"]
+    assert [round(ticket.sparsity, 2) for ticket in made] == [0.5] * 4
+
+
 def test_the_axes_of_pruning_give_what_they_say(monkeypatch):
     made, prune = [], pxframe.prune
     monkeypatch.setattr(pxframe, "prune", lambda *args, **settings: made.append(prune(*args, **settings)))
-    (code,) = blocks("python", METHODS)
-    exec(code, {})
+    exec(blocks("python", METHODS)[0], {})
     linear, erk, pattern, channels, compute, method, method_80 = made
     assert (linear.meta["schedule"], linear.meta["rounds"]) == ("linear", 5)
     assert [round(ticket.sparsity, 2) for ticket in (linear, erk, pattern, method, method_80)] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from pxframe_tools.common import add_common, check_file, script, start
@@ -50,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"emptied layers: {', '.join(ticket.emptied) or 'none'}")
     if costs:
         left, dense = sum(c[0] for c in costs), sum(c[1] for c in costs)
-        size = "x".join(map(str, ticket.meta.get("input") or ())) or "its size"
+        given = ticket.meta.get("input") or ()
+        one_tensor = all(isinstance(number, int) for number in given)
+        size = ("x".join(map(str, given)) if one_tensor else json.dumps(given)) or "its size"
         print(
             f"prunable layers, on one input of {size}: {2 * left:,} of {2 * dense:,} FLOPs ({left / max(dense, 1):.2%})"
         )

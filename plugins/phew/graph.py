@@ -14,8 +14,9 @@ from torch import Tensor, fx
 
 from pxframe.base.errors import PxframeError
 from pxframe.engine.graph import Trace
+from pxframe.engine.roles import RECORDED
 from pxframe.engine.rules.shapes import MOVES
-from pxframe.engine.rules.table import PRODUCTS, operation
+from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, is_transposed, operation
 from pxframe_plugins.phew.labels import NONE, along, compact, concatenated, padded, pairs, side_by_side
 from pxframe_plugins.phew.places import Places
 from pxframe_plugins.phew.units import Product, Units
@@ -32,7 +33,7 @@ def read_units(trace: Trace, tensors: Mapping[str, Tensor]) -> Units:
     from the data and multiplies an activation) has no units. The activation that it multiplies keeps its units.
 
     Args:
-        trace: a trace for a single sample. Each entry of the input's second dimension is one input unit.
+        trace: a trace for a single sample. Each entry of an input's second dimension is one input unit.
         tensors: the model's parameters and buffers by name.
 
     Raises:
@@ -43,9 +44,12 @@ def read_units(trace: Trace, tensors: Mapping[str, Tensor]) -> Units:
             "every output of the model comes from a softmax, a sigmoid or the like, so a walk cannot end at an output"
         )
     units, places = Units(), Places(trace, tensors)
-    shape = _shape(trace.inputs)
-    units.inputs = units.fresh(shape[1])
-    labels: dict[fx.Node, Any] = {trace.inputs: along(units.inputs, 1, shape)}
+    labels: dict[fx.Node, Any] = {}
+    for node in (n for n in trace.starts if n not in trace.data):
+        shape = _shape(node)
+        channels = min(1, len(shape) - 1)  # of one number a sample, the number
+        labels[node] = along(units.fresh(shape[channels]), channels, shape)
+    units.inputs = torch.arange(units.count)
     for node in trace.nodes:
         if node in trace.paths:
             found = _read(node, labels, units, places)
@@ -62,7 +66,11 @@ def _read(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places: Pl
     """The labels of a node's result."""
     name, shape = operation(node), _shape(node)
     args: Any = node.args
-    sources = [n for n in node.all_input_nodes if n in labels]
+    sources = _sources(node, labels)
+    if not sources:  # an embedding of integer data: each of its features is an input unit
+        fresh = units.fresh(shape[-1])
+        units.inputs = torch.cat([units.inputs, fresh])
+        return along(fresh, len(shape) - 1, shape)
     first = labels[sources[0]]
     if name in PRODUCTS:
         return _product(node, labels, units, places)
@@ -83,6 +91,11 @@ def _read(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places: Pl
     if name in _SUMS:
         return units.joint(side_by_side([labels[n] for n in sources], shape), shape)
     raise _lost(node, "of several activations")
+
+
+def _sources(node: fx.Node, labels: Mapping[fx.Node, Any]) -> list[fx.Node]:
+    """The arguments that have units; of an operation that reads one of them at positions, this one alone."""
+    return [n for n in node.all_input_nodes if n in labels][: 1 if operation(node) in RECORDED else None]
 
 
 def _passed(node: fx.Node, labels: Tensor, units: Units) -> Tensor:
@@ -116,7 +129,7 @@ def _product(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places:
     name, shape = operation(node), _shape(node)
     args: Any = node.args
     weight, x = (args[place] for place in PRODUCTS[name])
-    sources = [n for n in node.all_input_nodes if n in labels]
+    sources = _sources(node, labels)
     if name in ("mm", "bmm", "matmul") and len(sources) == 1 and not (x in places or weight in places):
         # The other factor holds attention weights: they mix positions and leave channels apart.
         mixed = -1 if sources == [x] else -2
@@ -124,8 +137,8 @@ def _product(node: fx.Node, labels: Mapping[fx.Node, Any], units: Units, places:
     if sources != [x] or weight not in places:
         raise _lost(node, "of several activations, or of one from the left")
     key, index = places.of(weight)
-    if name == "convolution":
-        dim, transposed, groups = 1, args[6], args[8]
+    if name in CONVOLUTIONS:
+        dim, transposed, groups = 1, is_transposed(node), args[8 if name == "convolution" else 11]
         outer, inner = index.shape[:2]  # [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]
         index = index.reshape(groups, outer // groups, inner, -1)
         index = index if transposed else index.transpose(1, 2)

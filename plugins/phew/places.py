@@ -63,7 +63,7 @@ class Places:
         if node in self._trace.tensors:
             return self._tensors[self._trace.tensors[node]]
         if node.op == "get_attr":
-            return self._trace.constants[str(node.target)].to(self._trace.inputs.meta["val"].device)
+            return self._trace.constants[str(node.target)]
         args, kwargs = map_arg((node.args, node.kwargs), self.value)
         return node.target(*args, **kwargs)  # type: ignore[operator]
 

@@ -46,7 +46,7 @@ class Phew(pxframe.Scorer):
     def score(self, net, batches):
         if net.density is None:
             raise pxframe.PxframeError("phew: it walks until a density is reached; use pxframe.prune")
-        inputs = next(iter(batches))[0][:1]
+        inputs = net.one(next(iter(batches))[0])
         weights = {name: theta.cpu() for name, theta in {**net.parameters, **net.masked()}.items()}
         for name in net.weights:
             if not torch.isfinite(weights[name]).all():

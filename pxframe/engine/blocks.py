@@ -12,7 +12,7 @@ from pxframe.engine.graph import Trace
 from pxframe.engine.roles import SOFTMAX
 from pxframe.engine.rules.norms import BATCH_NORMS
 from pxframe.engine.rules.shapes import MOVES, SAME
-from pxframe.engine.rules.table import PRODUCTS, operation
+from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, is_transposed, operation
 
 #: Name of a block ("q", "k", "v") -> ranges of rows, from the first up to but without the last.
 Blocks = dict[str, list[tuple[int, int]]]
@@ -81,8 +81,8 @@ class _Follower:
     def _start(self, node: fx.Node, weight: Any, on_right: bool) -> None:
         """The rows of a weight that make each value of the node."""
         shape, numbers, kind = node.meta["val"].shape, self._numbers(weight), operation(node)
-        if kind == "convolution":
-            if node.args[6]:  # transposed: the rows are inputs
+        if kind in CONVOLUTIONS:
+            if is_transposed(node):  # the rows are inputs
                 return
             rows = numbers.flatten(1)[:, 0].view(-1, *[1] * (len(shape) - 2))
         else:

@@ -50,7 +50,7 @@ def multiplier(node: fx.Node, trace: Trace, reading: Reading, value: Callable[[f
     """
     if reading.replay:
         return value(node).to(like.dtype).square()
-    if node not in trace.factors:
+    if node not in trace.factors or node in trace.data:
         return like.new_ones(()).expand(node.meta["val"].shape)
     return powered(value(node), reading.power)
 
@@ -69,7 +69,7 @@ def open_factor(node: fx.Node, trace: Trace, value: Callable[[fx.Node], Any], li
         return scores.softmax(dim).nan_to_num(0.0)  # a row that is masked everywhere attends to nothing
     made_here = any(n in trace.active and n not in trace.factors for n in node.all_input_nodes)
     complement = operation(node) == "rsub" and not isinstance(node.args[1], fx.Node)
-    if made_here or complement or is_source(node):
+    if made_here or complement or is_source(node) or node in trace.data:
         return pytree.tree_map(lambda v: like.new_ones(v.shape), node.meta["val"])
     if "view" in operation(node):  # the open value may have other strides than f's value
         return value(node.all_input_nodes[0]).reshape(node.args[1])

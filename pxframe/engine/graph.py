@@ -19,7 +19,9 @@ class Trace:
         moved: node that is a parameter, or a part or another layout of one -> the parameter's name.
         computed: the other nodes that are computed from parameters alone, for nodes in ``paths`` (see ``computed``).
         constants: name of a ``get_attr`` node's target -> tensor, on the device of the input.
-        inputs: the node of the model's input.
+        inputs: the nodes of the model's inputs, in the order of :func:`pxframe.base.inputs.leaves`.
+        starts: those among them that are given a value for paths to start with; no path starts at one in ``data``.
+        data: inputs of integers, and the nodes that depend on them alone. They are factors; in a sum they are a bias.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
         active: nodes whose value depends on the input.
         paths: the active nodes whose path value some output needs. Nodes that only form a factor are not among them.
@@ -39,7 +41,9 @@ class Trace:
     moved: dict[fx.Node, str]
     computed: frozenset[fx.Node]
     constants: dict[str, Tensor]
-    inputs: fx.Node
+    inputs: tuple[fx.Node, ...]
+    starts: tuple[fx.Node, ...]
+    data: frozenset[fx.Node]
     outputs: list[fx.Node]
     active: frozenset[fx.Node]
     paths: frozenset[fx.Node]

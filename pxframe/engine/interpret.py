@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from pxframe.base.errors import PxframeError
+from pxframe.base.inputs import first, leaves, started
 from pxframe.engine.computed import Computed
 from pxframe.engine.factors import multiplier, open_factor
 from pxframe.engine.graph import Trace
@@ -39,19 +40,19 @@ class Run:
 def interpret(
     trace: Trace,
     tensors: Mapping[str, Tensor],
-    inputs: Tensor,
-    readings: Sequence[tuple[Reading, Scaled]],
+    inputs: Any,
+    readings: Sequence[tuple[Reading, Sequence[Scaled]]],
     *,
     batch_norm: str = "running",
 ) -> Run:
-    """Run f on ``inputs``, and each reading on its own input value. Values are freed after their last use.
+    """Run f on ``inputs``, and each reading on its own input values. Values are freed after their last use.
 
     Args:
         trace: the graph, for inputs of this shape.
         tensors: the model's parameters and buffers by name, as f is to use them (weights masked).
-        inputs: f's input. Nodes that depend on it are evaluated for f only if a reading replays f's gates or the
+        inputs: what f is given. Nodes that depend on it are evaluated for f only if a reading replays f's gates or the
             statistics of BN are measured.
-        readings: pairs of a reading and the value of its input.
+        readings: pairs of a reading and the values that paths start with, one for each of ``trace.starts``.
         batch_norm: ``"running"`` as the model does at eval, or ``"batch"``: f normalises by the statistics of this
             batch, as it will in training, and records them.
 
@@ -65,7 +66,7 @@ def interpret(
         )
     with_f = batch_norm == "batch" or any(reading.replay for reading, _ in readings)
     values: dict[fx.Node, Any] = _Values(trace, tensors)
-    values[trace.inputs] = inputs
+    values.update(zip(trace.inputs, leaves(inputs), strict=True))
     # The backward pass needs the inputs of the operations, so nothing may be written over.
     reuse = {} if torch.is_grad_enabled() else trace.reuse
     networks = [_Network(trace, reading, start, values, reuse) for reading, start in readings]
@@ -113,14 +114,18 @@ class _Network:
         self,
         trace: Trace,
         reading: Reading,
-        start: Scaled,
+        start: Sequence[Scaled],
         values: dict[fx.Node, Any],
         reuse: Mapping[fx.Node, int],
     ) -> None:
-        self.paths: dict[fx.Node, Any] = {trace.inputs: start}
+        values_by_start = zip(trace.starts, start, strict=True)
+        self.paths: dict[fx.Node, Any] = {node: value for node, value in values_by_start if node not in trace.data}
         self._trace, self._reading, self._values, self._reuse = trace, reading, values, reuse
-        self._open: dict[fx.Node, Any] = {}  # node -> the value of a factor in an open reading
-        self._like = start.mantissa.new_empty(0)  # of the dtype and device of this network
+        self._like = start[0].mantissa.new_empty(0)  # of the dtype and device of this network
+        # node -> the value of a factor in an open reading
+        self._open: dict[fx.Node, Any] = {
+            n: self._like.new_ones(n.meta["val"].shape) for n in trace.data & set(trace.inputs)
+        }
         self.weights = Computed(trace, reading, values, self._like)
 
     def step(self, node: fx.Node) -> None:
@@ -200,11 +205,11 @@ def _in_place(name: str, over: int, args: Any, kwargs: Any) -> Tensor:
     return args[1].mul_(kwargs.get("alpha", 1)).add_(args[0]) if kwargs else args[1].add_(args[0])
 
 
-def ones_input(inputs: Tensor, dtype: torch.dtype) -> Scaled:
+def ones_input(inputs: Any, dtype: torch.dtype) -> list[Scaled]:
     """A single input of ones, of the shape of one of ``inputs``: every path starts with the value 1."""
-    return Scaled.of(torch.ones_like(inputs[:1], dtype=dtype))
+    return [Scaled.of(torch.ones_like(x, dtype=dtype)) for x in started(first(inputs))]
 
 
-def squared_input(inputs: Tensor, dtype: torch.dtype) -> Scaled:
+def squared_input(inputs: Any, dtype: torch.dtype) -> list[Scaled]:
     """x**2, the input of g."""
-    return Scaled.of(inputs.to(dtype).square())
+    return [Scaled.of(x.to(dtype).square()) for x in started(inputs)]

@@ -6,7 +6,7 @@ these work in place again, in f and in the path networks, wherever no gradients 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, fx
 
@@ -32,12 +32,13 @@ _FRESH = frozenset(
 
 
 def find_reuse(
-    nodes: list[fx.Node], inputs: fx.Node, active: set[fx.Node], last_use: Mapping[fx.Node, list[fx.Node]]
+    nodes: list[fx.Node], inputs: Sequence[fx.Node], active: set[fx.Node], last_use: Mapping[fx.Node, list[fx.Node]]
 ) -> dict[fx.Node, int]:
     """The nodes of ``IN_PLACE`` that may work in place, each with the position of the argument to write over."""
-    dies = {node: at for at, user in enumerate(nodes) for node in last_use[user] if node is not inputs}
-    memory: dict[fx.Node, set[fx.Node]] = {inputs: {inputs}}  # node -> the nodes that may have allocated its memory
-    holders: dict[fx.Node, list[fx.Node]] = {inputs: [inputs]}  # node -> the nodes that may use its memory
+    dies = {node: at for at, user in enumerate(nodes) for node in last_use[user] if node not in inputs}
+    # node -> the nodes that may have allocated its memory, and the nodes that may use it
+    memory: dict[fx.Node, set[fx.Node]] = {node: {node} for node in inputs}
+    holders: dict[fx.Node, list[fx.Node]] = {node: [node] for node in inputs}
     reuse: dict[fx.Node, int] = {}
     for at, node in enumerate(nodes):
         if node not in active:

@@ -23,6 +23,8 @@ from torch import fx
 from pxframe.engine.rules.shapes import MOVES, SAME
 from pxframe.engine.rules.table import ACTIVATIONS, PRODUCTS, SIGMOIDS, operation
 
+#: Arguments that only say where the first argument is read, and how much of it counts: recorded, never a path.
+RECORDED = {"grid_sampler_2d": (1,), "deform_conv2d": (1, 2, 3)}
 #: Operations on an activation that make a factor: gates first, then what normalisations written out divide by.
 SOFTMAX = frozenset(("softmax", "_softmax", "_safe_softmax"))
 _SOURCES = (
@@ -48,34 +50,38 @@ class Roles(NamedTuple):
     carried: dict[fx.Node, tuple[int, ...]]
 
 
-def find_roles(nodes: list[fx.Node], active: Set[fx.Node], outputs: list[fx.Node]) -> Roles:
+def find_roles(nodes: list[fx.Node], active: Set[fx.Node], outputs: list[fx.Node], data: Set[fx.Node]) -> Roles:
     """The roles of the nodes among ``active``, which are those that depend on the input.
 
     A sigmoid makes a factor; but where what it makes is added to an activation, or is all that the model gives, it is
-    an activation like any other, and carries.
+    an activation like any other, and carries. All of ``data`` are factors.
     """
     carrying: set[fx.Node] = set()
     while True:
-        roles = _assign(nodes, active, carrying)
+        roles = _assign(nodes, active, carrying, data)
         lost = [n for n in outputs if n in roles.factors] if all(n in roles.factors for n in outputs) else []
         for node in active - roles.factors:
-            if operation(node) not in FACTORS:
-                lost += [n for n in node.all_input_nodes if n in roles.factors]
+            if operation(node) not in FACTORS and operation(node) not in RECORDED:
+                lost += [n for n in node.all_input_nodes if n in roles.factors and n not in data]
         behind = _sources(lost, active) - carrying
         if not behind:
             return roles
         carrying |= behind
 
 
-def _assign(nodes: list[fx.Node], active: Set[fx.Node], carrying: Set[fx.Node]) -> Roles:
-    factors: set[fx.Node] = set()
+def _assign(nodes: list[fx.Node], active: Set[fx.Node], carrying: Set[fx.Node], data: Set[fx.Node]) -> Roles:
+    factors: set[fx.Node] = set(data)
     carried: dict[fx.Node, tuple[int, ...]] = {}
     for node in nodes:
-        if node not in active:
+        if node not in active or node in data or (operation(node) == "embedding" and node.args[1] in data):
             continue
         makes_factor = is_source(node) and node not in carrying
         if makes_factor or all(n in factors for n in node.all_input_nodes if n in active):
             factors.add(node)
+            continue
+        if operation(node) in RECORDED:
+            if node.args[0] not in active or node.args[0] in factors:
+                factors.add(node)
             continue
         first, second = FACTORS.get(operation(node), (None, None))
         if first is None or second is None:
@@ -123,6 +129,8 @@ def needed(
             continue  # open, it is 1 (a softmax: uniform), whatever it is made from
         recorded = {node.args[at] for at in FACTORS.get(operation(node), ())} if node in roles.carried else set()
         through = {node.args[at] for at in roles.carried.get(node, ())}
+        if operation(node) in RECORDED:
+            recorded, through = {node.args[at] for at in RECORDED[operation(node)]}, {node.args[0]}
         wanted.update(n for n in sources if n not in recorded or n in through)
     factors = frozenset(wanted & roles.factors)
     return frozenset(wanted) - factors, factors

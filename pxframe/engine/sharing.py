@@ -36,7 +36,7 @@ _ANY = frozenset(("add", "sub", "rsub", "cat", "stack", "where", "maximum", "min
 
 def sharing(trace: Trace) -> Trace:
     """The same graph, in which what a factor is made from has path values too; ``trace`` itself if nothing shares."""
-    roles = find_roles(trace.nodes, trace.active, trace.outputs)
+    roles = find_roles(trace.nodes, trace.active, trace.outputs, trace.data)
     shared = _sharing_nodes(trace, _carrying(trace, roles))
     if not shared and not any(node in trace.carried for node in trace.paths):
         return trace
@@ -59,13 +59,13 @@ def _sharing_nodes(trace: Trace, carrying: Set[fx.Node]) -> frozenset[fx.Node]:
             continue
         divisor = node.args[1] if operation(node) == "div" else None
         wanted.update(n for n in read if n in carrying and n is not divisor)
-    return frozenset(wanted - trace.paths - {trace.inputs})
+    return frozenset(wanted - trace.paths - set(trace.inputs))
 
 
 def _carrying(trace: Trace, roles: Roles) -> frozenset[fx.Node]:
     """The nodes that can have a path value."""
     found = set(trace.paths)
-    found.add(trace.inputs)
+    found.update(set(trace.starts) - trace.data)
     for node in trace.nodes:
         if node in found or node not in trace.active or operation(node) not in RULES:
             continue

@@ -56,7 +56,7 @@ def device_of(model: nn.Module) -> torch.device:
     return parameter.device
 
 
-def example_of(method: Scorer, data: Batches) -> Tensor | None:
+def example_of(method: Scorer, data: Batches) -> Any:
     """The first input batch, or None if there is no data and the scorer needs none."""
     first = data.first()
     if first is None and method.needs in ("inputs", "labels"):

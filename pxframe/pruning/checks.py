@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from pxframe.base.errors import PxframeError, some
+from pxframe.base.inputs import dtype_of, few, leaves, mapped, started
 from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.threshold import counts
 from pxframe.scoring.flops import inputs_first
@@ -81,7 +81,7 @@ def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor],
     )
 
 
-def cause_of_zeros(net: Net, inputs: Tensor | None) -> str:
+def cause_of_zeros(net: Net, inputs: Any) -> str:
     """What makes many scores 0 whatever the scorer: layers that are zero, and layers that the output does not use.
 
     Args:
@@ -107,19 +107,19 @@ def _zero_throughout(net: Net) -> list[str]:
     return [n for n, p in named if p.numel() and not p.any()]
 
 
-def _unused(net: Net, inputs: Tensor) -> list[str]:
+def _unused(net: Net, inputs: Any) -> list[str]:
     """The weights that are no part of the computation of any output in eval mode."""
-    leaves = {name: weight.detach().clone().requires_grad_() for name, weight in net.weights.items()}
+    weights = {name: weight.detach().clone().requires_grad_() for name, weight in net.weights.items()}
     with torch.enable_grad(), net.evaluating():
-        outputs = _outputs(net, leaves, inputs[:1])
+        outputs = [t for t in leaves(net(few(inputs, 1), weights)) if t.requires_grad]
         if not outputs:
             return []
         total = torch.stack([t.sum() for t in outputs]).sum()
-        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    return [name for name, gradient in zip(leaves, found, strict=True) if gradient is None]
+        found = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+    return [name for name, gradient in zip(weights, found, strict=True) if gradient is None]
 
 
-def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, inputs: Tensor | None) -> None:
+def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, inputs: Any) -> None:
     """Refuse layers with inputs in the first dimension of their weight, if ``granularity`` expects outputs there.
 
     Transposed convolutions are known by their class. ``x @ weight`` is found only if there are ``inputs``.
@@ -129,7 +129,7 @@ def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, in
     paths = [p for p, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvTransposeNd)]
     turned = [name for name in net.masks if any(name.startswith(f"{p}." if p else "") for p in paths)]
     if inputs is not None and not turned:
-        turned = [name for name in inputs_first(net.trace(inputs[:1])) if name in net.masks]
+        turned = [name for name in inputs_first(net.trace(net.one(inputs))) if name in net.masks]
     if turned:
         raise PxframeError(
             f"granularity {granularity.name!r}: {some(turned)} has its inputs, not its outputs, in the first dimension "
@@ -137,13 +137,13 @@ def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, in
         )
 
 
-def collapse(net: Net, inputs: Tensor) -> str:
+def collapse(net: Net, inputs: Any) -> str:
     """Say why no output of the masked network, in eval mode, depends on its input; the empty string if one does.
 
     The gradient by the input is exactly zero only if every path is cut, or closed by its gates on this input. So one of
     the user's samples is tried first, and only if its gradient is zero more of them and random ones.
     """
-    if not inputs.is_floating_point():
+    if not dtype_of(inputs).is_floating_point:
         return ""
     connected, reached = _connected(net, net.masked(), inputs)
     if connected:
@@ -164,14 +164,19 @@ def collapse(net: Net, inputs: Tensor) -> str:
     )
 
 
-def _connected(net: Net, weights: Mapping[str, Tensor], inputs: Tensor) -> tuple[bool, set[str]]:
+def _connected(net: Net, weights: Mapping[str, Tensor], inputs: Any) -> tuple[bool, set[str]]:
     """Whether any output depends on the input, and names of the weights some output depends on."""
-    samples = inputs[:8].detach()
-    if _gradients(net, weights, samples[:1], names=[])[0]:
+    samples, generator = mapped(torch.detach, few(inputs, 8)), torch.Generator().manual_seed(0)
+    if _gradients(net, weights, few(samples, 1), names=[])[0]:
         return True, set()
-    noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0)).to(samples)
+
+    def noise(like: Tensor) -> Tensor:
+        if not like.is_floating_point():
+            return like
+        return torch.randn(like.shape, generator=generator).to(like) * like.std(correction=0).clamp(min=1.0)
+
     reached: set[str] = set()
-    for x in (samples, noise * samples.std(correction=0).clamp(min=1.0)):
+    for x in (samples, mapped(noise, samples)):
         by_input, by_weight = _gradients(net, weights, x, list(net.masks))
         if by_input:
             return True, set()
@@ -179,24 +184,25 @@ def _connected(net: Net, weights: Mapping[str, Tensor], inputs: Tensor) -> tuple
     return False, reached
 
 
-def _gradients(net: Net, weights: Mapping[str, Tensor], x: Tensor, names: list[str]) -> tuple[bool, set[str]]:
+def _gradients(net: Net, weights: Mapping[str, Tensor], x: Any, names: list[str]) -> tuple[bool, set[str]]:
     """Whether any output has a gradient by the input ``x``, and by which of the named weights' kept entries."""
-    x = x.clone().requires_grad_()
+    x = mapped(lambda tensor: tensor.clone().requires_grad_(tensor.is_floating_point()), x)
+    ends = started(x)
+    inputs = len(ends)
     weights = {name: weight.detach().clone() for name, weight in weights.items()} if names else dict(weights)
-    leaves = [weights[name].requires_grad_() for name in names]
+    ends += [weights[name].requires_grad_() for name in names]
     with torch.enable_grad(), net.evaluating():
-        outputs = _outputs(net, weights, x)
+        given = leaves(net(x, weights))
+        if given and not any(tensor.numel() for tensor in given):
+            return True, set()  # a detector that has found no object: its output tells nothing
+        outputs = [tensor for tensor in given if tensor.requires_grad]
         if not outputs:
             return False, set()
         # A mixture of the outputs: their plain sum may be constant (after a softmax, say).
         total = torch.stack(
             [(t * torch.linspace(0.5, 1.5, t.numel(), device=t.device).to(t).view(t.shape)).sum() for t in outputs]
         ).sum()
-        by_input, *found = torch.autograd.grad(total, [x, *leaves], allow_unused=True)
-    reached = {n for n, g in zip(names, found, strict=True) if g is not None and bool((g * net.masks[n]).any())}
-    return by_input is not None and bool(by_input.any()), reached
-
-
-def _outputs(net: Net, weights: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
-    """The output tensors that have gradients."""
-    return [t for t in pytree.tree_leaves(net(x, weights)) if isinstance(t, Tensor) and t.requires_grad]
+        found = torch.autograd.grad(total, ends, allow_unused=True)
+    by_input, by_weight = found[:inputs], found[inputs:]
+    reached = {n for n, g in zip(names, by_weight, strict=True) if g is not None and bool((g * net.masks[n]).any())}
+    return any(g is not None and bool(g.any()) for g in by_input), reached

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pxframe.base.bars import Bar
 from pxframe.base.errors import PxframeError, blaming
+from pxframe.base.inputs import described
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
@@ -48,7 +49,8 @@ def score(
     Args:
         model: any module made of torch operations, on any device, in the mode its loss is to be taken in. Data-parallel
             and compiled modules are unwrapped, so names are those of the user's own module.
-        batches: iterable of ``(input, target)`` pairs; None for scorers that need nothing.
+        batches: iterable of ``(input, target)`` pairs; None for scorers that need nothing. An input is a tensor, a
+            tuple or list for ``model(*input)``, or a dict for ``model(**input)``; :mod:`pxframe.base.inputs`.
         scorer: a registered name, ``dict(type=NAME, **options)`` or a :class:`pxframe.Scorer`; default: the scorer that
             is registered as the default. The dict may hold settings of :func:`pxframe.prune` too; here only ``exclude``
             counts.
@@ -232,7 +234,7 @@ def _shared(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) 
     return repr((type(method), method.options(), plan.granularity.scores_channels, list(masks), seed))
 
 
-def _prunable(model: nn.Module, example: Tensor | None, exclude: Iterable[str]) -> list[str]:
+def _prunable(model: nn.Module, example: Any, exclude: Iterable[str]) -> list[str]:
     """Names of the prunable parameters. A model that fails on ``example`` costs one line."""
-    with blaming("the model" if example is None else f"the model on an input {list(example.shape)} of {example.dtype}"):
+    with blaming("the model" if example is None else f"the model on {described(example)}"):
         return prunable(model, example, exclude)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from torch import Tensor
-
 from pxframe.base.errors import PxframeError
+from pxframe.base.inputs import shapes
 from pxframe.base.versions import versions
 from pxframe.pruning.plan import Plan
 from pxframe.scoring.flops import macs
@@ -16,19 +15,19 @@ from pxframe.scoring.scorer import Scorer
 from pxframe.ticket.file import fingerprint
 
 
-def provenance(method: Scorer, plan: Plan, net: Net, example: Tensor | None) -> dict[str, Any]:
+def provenance(method: Scorer, plan: Plan, net: Net, example: Any) -> dict[str, Any]:
     """The scorer, the plan, the weights and the software a ticket was made with; JSON-able."""
     return {
         "scorer": method.name,
         "options": method.options(),
         **plan.describe(),
         "fingerprint": fingerprint(net.weights),
-        "input": None if example is None else list(example.shape[1:]),
+        "input": None if example is None else shapes(example),
         "versions": versions(),
     }
 
 
-def costs_of(net: Net, example: Tensor | None, required: bool) -> dict[str, int] | None:
+def costs_of(net: Net, example: Any, required: bool) -> dict[str, int] | None:
     """Multiply-accumulates of one input by prunable weight; None without an input, or without a graph to read.
 
     Raises:
@@ -39,6 +38,6 @@ def costs_of(net: Net, example: Tensor | None, required: bool) -> dict[str, int]
             raise PxframeError("granularity 'channel' with compute_aware needs one batch, to know the size of the maps")
         return None
     with suppress(*() if required else (PxframeError,)):
-        costs = macs(net.trace(example[:1]))
+        costs = macs(net.trace(net.one(example)))
         return {name: costs[name] for name in net.masks if name in costs}
     return None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
+from pxframe.base.inputs import dtype_of
 from pxframe.base.undisturbed import stream
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_dtype, path_leaves
@@ -16,10 +17,10 @@ from pxframe.engine.scaled import Exponent, Scaled, power_of_two
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import f_tensors
 
-Refit = Callable[[Net, Tensor | None, Mapping[str, Tensor]], dict[str, Tensor]]
+Refit = Callable[[Net, Any, Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-def fan_in(net: Net, inputs: Tensor) -> dict[str, Tensor]:
+def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
     """Count, for each output channel, the weights that lie on a path from the input to an output of the network.
 
     A weight lies on a path when it is kept, its input is reached from the network's input, and its output reaches an
@@ -31,11 +32,11 @@ def fan_in(net: Net, inputs: Tensor) -> dict[str, Tensor]:
     Returns:
         by name, an int64 tensor ``[out]``.
     """
-    dtype = path_dtype(inputs.dtype)
+    one = net.one(inputs)
     weights = path_leaves(net.parameters, net.masks, power=0)
     reading = Reading(weights, power=0, replay=False, after=_reached)
     with torch.enable_grad():
-        run = interpret(net.trace(inputs[:1]), f_tensors(net), inputs[:1], [(reading, ones_input(inputs, dtype))])
+        run = interpret(net.trace(one), f_tensors(net), one, [(reading, ones_input(one, path_dtype(dtype_of(one))))])
         total = torch.stack([value.mantissa.sum() for value in run.paths[0]]).sum()
     leaves = [weights[name] for name in net.masks]
     found: tuple[Tensor | None, ...] = (None,) * len(leaves)
@@ -71,12 +72,12 @@ class _Reached(torch.autograd.Function):
         return (gradient > 0.5).to(gradient.dtype) * power_of_two(ctx.exponent, gradient), None
 
 
-def keep(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def keep(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leave the weights as they are."""
     return {}
 
 
-def rescale(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rescale(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """theta * sqrt(fan-in of the dense layer / fan-in that is left), so that the variance of a sum stays the same."""
     inputs = _given(inputs)
     before = fan_in(net.with_(masks={name: torch.ones_like(mask) for name, mask in net.masks.items()}), inputs)
@@ -88,7 +89,7 @@ def rescale(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> d
     return values
 
 
-def reinit(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def reinit(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Draw the weights anew from N(0, 2 / fan-in that is left) (He et al. 2015, Eq. 10), from a stream of their own."""
     left = fan_in(net, _given(inputs))
     generator = stream(net.generator.initial_seed(), "reinit")
@@ -104,7 +105,7 @@ def reinit(net: Net, inputs: Tensor | None, weights: Mapping[str, Tensor]) -> di
 REFITS: dict[str, Refit] = {"keep": keep, "rescale": rescale, "reinit": reinit}
 
 
-def _given(inputs: Tensor | None) -> Tensor:
+def _given(inputs: Any) -> Any:
     if inputs is None:
         raise PxframeError("granularity 'channel': refit needs one batch, to follow the paths that are left")
     return inputs

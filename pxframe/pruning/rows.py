@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,17 +28,17 @@ def whole(exclude: Iterable[str]) -> list[str]:
     return [pattern for pattern in exclude if not is_rows(pattern)]
 
 
-def row_blocks(net: Net, example: Tensor | None) -> dict[str, Blocks]:
+def row_blocks(net: Net, example: Any) -> dict[str, Blocks]:
     """The rows of fused weights by what they make; empty without data, or without a graph to read."""
     if example is None:
         return {}
     with suppress(PxframeError):
-        blocks = find_blocks(net.trace(example[:1]))
+        blocks = find_blocks(net.trace(net.one(example)))
         return {name: blocks[name] for name in net.masks if name in blocks}
     return {}
 
 
-def held_rows(net: Net, example: Tensor | None, exclude: Iterable[str]) -> dict[str, Tensor]:
+def held_rows(net: Net, example: Any, exclude: Iterable[str]) -> dict[str, Tensor]:
     """What ``exclude`` says of rows: by weight, a bool mask of its shape, true in the rows that are not to be pruned.
 
     Raises:
@@ -48,7 +49,7 @@ def held_rows(net: Net, example: Tensor | None, exclude: Iterable[str]) -> dict[
         return {}
     if example is None:
         raise PxframeError(f"exclude: {wanted[0][0]!r}: only data show which rows these are; pass batches")
-    blocks = find_blocks(net.trace(example[:1]))  # a model without a graph says so here
+    blocks = find_blocks(net.trace(net.one(example)))  # a model without a graph says so here
     held: dict[str, Tensor] = {}
     for pattern, name, block in wanted:
         found = [n for n, of in blocks.items() if n in net.masks and block in of and fnmatchcase(n, name)]

@@ -1,16 +1,16 @@
-"""The data that scorers read: any iterable of pairs, read once and replayed."""
+"""The data that scorers read: any iterable of pairs, read once and replayed; the forms of an input are in base."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from pxframe.base.devices import held_for
 from pxframe.base.errors import PxframeError
+from pxframe.base.inputs import divisible, leaves, mapped
 
 
 class Batches:
@@ -26,10 +26,10 @@ class Batches:
             raise PxframeError(f"'batches' must be an iterable of (input, target) pairs, got {type(source).__name__}")
         self._given = source if source is not None else ()
         self._source: Iterator[Any] | None = None
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[tuple[Any, Any]] = []
         self._device = device
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         if self._source is None:  # not before it is read: a shuffling loader draws its order here
             self._source = iter(self._given)
         at = 0
@@ -43,26 +43,39 @@ class Batches:
             yield self._copied(self._seen[at])
             at += 1
 
-    def first(self) -> tuple[Tensor, Tensor] | None:
+    def first(self) -> tuple[Any, Any] | None:
         """The first pair, or None where there is no data."""
         return next(iter(self), None)
 
-    def _pair(self, batch: Any, at: int) -> tuple[Tensor, Tensor]:
-        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Tensor)):
+    def _pair(self, batch: Any, at: int) -> tuple[Any, Any]:
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
             raise PxframeError(
                 f"batch {at}: 'batches' must give (input, target) pairs with a tensor as input, "
                 f"got {type(batch).__name__}"
             )
         inputs, targets = batch
-        if inputs.ndim == 0 or len(inputs) == 0:
-            raise PxframeError(
-                f"batch {at} has no sample: its input has shape {list(inputs.shape)}; leave such batches out"
-            )
-        return held_for(inputs, self._device), _each_tensor(lambda t: held_for(t, self._device), targets)
+        check_inputs(inputs, f"batch {at}")
+        return mapped(lambda t: held_for(t, self._device), inputs), mapped(lambda t: held_for(t, self._device), targets)
 
-    def _copied(self, pair: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
-        return _each_tensor(lambda t: t.to(self._device, non_blocking=True, copy=True), pair)
+    def _copied(self, pair: tuple[Any, Any]) -> tuple[Any, Any]:
+        return mapped(lambda t: t.to(self._device, non_blocking=True, copy=True), pair)
 
 
-def _each_tensor(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    return pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, value)
+def check_inputs(inputs: Any, where: str) -> None:
+    """Refuse inputs that no model can be called with, or without a sample.
+
+    Raises:
+        PxframeError: begins with ``where``.
+    """
+    tensors = leaves(inputs) if isinstance(inputs, (Tensor, tuple, list, Mapping)) else []
+    if not tensors:
+        raise PxframeError(
+            f"{where}: 'batches' must give (input, target) pairs with a tensor as input, or a tuple or dict of tensors "
+            f"(model(*inputs) or model(**inputs)), got {type(inputs).__name__} for the input"
+        )
+    if isinstance(inputs, Mapping) and not all(isinstance(key, str) for key in inputs):
+        raise PxframeError(f"{where}: a dict of inputs is given to the model by name, so its keys must be strings")
+    if divisible(inputs) == 0 or (isinstance(inputs, Tensor) and inputs.ndim == 0):
+        raise PxframeError(
+            f"{where} has no sample: its input has shape {list(tensors[0].shape)}; leave such batches out"
+        )

@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx
 
 from pxframe.engine.graph import Trace
-from pxframe.engine.rules.table import PRODUCTS, operation
+from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, is_transposed, operation
 
 
 def macs(trace: Trace) -> dict[str, int]:
@@ -36,8 +36,8 @@ def inputs_first(trace: Trace) -> list[str]:
     """Names of the weights whose first dimension is the input: in transposed convolutions and in ``x @ weight``."""
     found = []
     for node, name, at in multiplications(trace):
-        if operation(node) == "convolution":
-            turned = bool(node.args[6])
+        if operation(node) in CONVOLUTIONS:
+            turned = is_transposed(node)
         else:
             right = at > min(PRODUCTS[operation(node)])
             turned = right and operation(node) != "linear" and node.args[at] in trace.tensors
@@ -49,8 +49,8 @@ def inputs_first(trace: Trace) -> list[str]:
 def _cost(node: fx.Node, at: int) -> int:
     """The number of output elements times the number of products that are summed in each."""
     weight = _shape(node.args[at])
-    if operation(node) == "convolution":
-        if node.args[6]:  # transposed: every input element is multiplied with [out, *kernel]
+    if operation(node) in CONVOLUTIONS:
+        if is_transposed(node):  # every input element is multiplied with [out, *kernel]
             return prod(_shape(node.args[0])) * prod(weight[1:])
         return prod(_shape(node)) * prod(weight[1:])
     return prod(_shape(node)) * _shape(node.args[min(PRODUCTS[operation(node)])])[-1]

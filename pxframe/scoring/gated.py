@@ -10,11 +10,11 @@ from torch import Tensor, fx
 from pxframe.base.errors import PxframeError
 from pxframe.engine.graph import Trace
 from pxframe.engine.rules.norms import BATCH_NORMS
-from pxframe.engine.rules.table import PRODUCTS, operation
+from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, operation
 from pxframe.scoring.flops import multiplications
 
 #: Where the bias stands among the arguments of a product that adds one.
-_BIASES = {"convolution": 2, "linear": 2, "addmm": 0, "baddbmm": 0}
+_BIASES = {"convolution": 2, "deform_conv2d": 4, "linear": 2, "addmm": 0, "baddbmm": 0}
 
 
 def channel_parameters(trace: Trace) -> dict[str, list[str]]:
@@ -46,7 +46,9 @@ def channel_parameters(trace: Trace) -> dict[str, list[str]]:
 def _norm_behind(node: fx.Node, at: int) -> fx.Node | None:
     """The batch norm that alone reads the product ``node``, whose weight is the argument ``at``."""
     users = list(node.users)
-    from_left = operation(node) != "convolution" and at == min(PRODUCTS[operation(node)])  # W @ x: channels come first
+    from_left = operation(node) not in CONVOLUTIONS and at == min(
+        PRODUCTS[operation(node)]
+    )  # W @ x: channels come first
     if len(users) == 1 and operation(users[0]) in BATCH_NORMS and (operation(node) == "linear" or not from_left):
         return users[0]
     return None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pxframe.base.errors import PxframeError, some
+from pxframe.base.inputs import described
 
 
 def refuse_wrapped(model: nn.Module) -> None:
@@ -29,7 +31,7 @@ def refuse_wrapped(model: nn.Module) -> None:
 
 
 @contextmanager
-def explaining_forward(inputs: Tensor) -> Iterator[None]:
+def explaining_forward(inputs: Any) -> Iterator[None]:
     """Turn what a forward pass on ``inputs`` raises into one line. Running out of memory stays what it is."""
     try:
         yield
@@ -40,6 +42,5 @@ def explaining_forward(inputs: Tensor) -> Iterator[None]:
         one_value = "more than 1 value per channel" in cause  # batch norm in training mode
         advice = "give larger batches or images" if one_value else "check the batches' shape and dtype"
         raise PxframeError(
-            f"the model fails on inputs of shape {list(inputs.shape)} and {inputs.dtype}: "
-            f"{type(error).__name__}: {cause}; {advice}"
+            f"the model fails on {described(inputs)}: {type(error).__name__}: {cause}; {advice}"
         ) from error

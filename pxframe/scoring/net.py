@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pxframe.base.errors import PxframeError, some, within
+from pxframe.base.inputs import arguments, divisible, few, first, mapped, signature
 from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.graph import Trace
@@ -152,8 +153,10 @@ class Net:
                 f"The model itself is unchanged"
             )
 
-    def __call__(self, inputs: Tensor, weights: Mapping[str, Tensor] | None = None) -> Any:
+    def __call__(self, inputs: Any, weights: Mapping[str, Tensor] | None = None) -> Any:
         """The model's output with ``weights`` in place of its own (default: the masked ones).
+
+        Of a tuple or list of ``inputs`` it is that of ``model(*inputs)``, of a dict that of ``model(**inputs)``.
 
         The model runs in the mode it was handed over in. Whatever ``forward`` changes on the way (BN statistics,
         counters, cached tensors, its input, parameters that are not in ``weights``) are copies.
@@ -164,14 +167,15 @@ class Net:
         weights = self.masked() if weights is None else weights
         others = {n: p.clone() for n, p in self._parameters.items() if n not in weights}
         with undisturbed(self._model), explaining_forward(inputs):
-            return functional_call(self._model, {**others, **weights}, (inputs.clone(),))
+            args, kwargs = arguments(mapped(torch.clone, inputs))
+            return functional_call(self._model, {**others, **weights}, args, kwargs)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside the block."""
         return evaluating(self._model)
 
     def gradients(
-        self, batches: Iterable[tuple[Tensor, Tensor]], weights: Mapping[str, Tensor] | None = None
+        self, batches: Iterable[tuple[Any, Any]], weights: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Sum over ``batches`` of dL/dw, at ``weights`` (default: the masked ones), by name; zero where unused.
 
@@ -188,7 +192,7 @@ class Net:
                     loss = self.loss(self(inputs, leaves), targets)
                 if loss.ndim:
                     raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
-                with repeatable(len(inputs)):
+                with repeatable(divisible(inputs) or 1):
                     found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
                 for name, gradient in zip(leaves, found, strict=True):
                     if gradient is not None:
@@ -196,7 +200,7 @@ class Net:
         return total
 
     def hessian_product(
-        self, batch: tuple[Tensor, Tensor], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]
+        self, batch: tuple[Any, Any], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """H v of one batch's loss at ``weights``: d<dL/dw, v>/dw with v constant, by name; zero where unused."""
         inputs, targets = batch
@@ -259,13 +263,23 @@ class Net:
             )
         return found
 
-    def trace(self, inputs: Tensor, *, factors: Factors = "recorded") -> Trace:
+    def one(self, inputs: Any) -> Any:
+        """The first sample of a batch, for methods that trace the model.
+
+        Raises:
+            PxframeError: the batch cannot be divided into samples, or a model that takes lists cannot be traced.
+        """
+        if few(inputs, 1) is inputs:
+            self.trace(inputs)  # a model that cannot be traced at all says why
+        return first(inputs)
+
+    def trace(self, inputs: Any, *, factors: Factors = "recorded") -> Trace:
         """The model's aten graph in eval mode for inputs of this shape, made once and kept.
 
         Args:
             factors: ``"shared"``: what only makes a factor has path values too (see :mod:`pxframe.engine.sharing`).
         """
-        key = (tuple(inputs.shape), inputs.dtype, inputs.device, factors)
+        key = (signature(inputs), factors)
         if key not in self._traces:
             if factors == "shared":
                 self._traces[key] = sharing(self.trace(inputs))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
+from pxframe.base.inputs import dtype_of, samples, signature
 from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Made, Reading, kept, path_dtype, path_weights
@@ -29,13 +30,13 @@ class Counts(NamedTuple):
     """The path counts c_k of all samples of one size."""
 
     #: One of those samples, ``[1, ...]``: its shape and dtype tell which h belongs to the counts.
-    inputs: Tensor
+    inputs: Any
     #: c_k, one value per output tensor of the model, of its shape with a batch of one.
     values: list[Scaled]
 
 
 def active_paths(
-    net: Net, batches: Iterable[tuple[Tensor, Any]], *, batch_norm: str = "running"
+    net: Net, batches: Iterable[tuple[Any, Any]], *, batch_norm: str = "running"
 ) -> tuple[list[Counts], dict[str, Tensor]]:
     """c_k = sum_n g^k(x_n^2), and (``batch_norm="batch"``) f's mean batch variances. f and g run together.
 
@@ -49,45 +50,46 @@ def active_paths(
         PxframeError: no data, an output that is not finite, or an operation the engine does not know.
     """
     tensors = f_tensors(net)
-    totals: dict[tuple[int, ...], Counts] = {}
+    totals: dict[Any, Counts] = {}
     variances: dict[str, Tensor] = {}
-    samples = 0
+    read = 0
     with torch.no_grad():
         weights = path_weights(net.parameters, net.masks, power=0)
         reading = Reading(weights, power=0, replay=True, ones=frozenset(weights.keys() - net.masks.keys()))
         for inputs, _ in batches:
-            start = squared_input(inputs, path_dtype(inputs.dtype))
+            start = squared_input(inputs, path_dtype(dtype_of(inputs)))
             run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
-            check_outputs(net, run.outputs, len(inputs))
-            bits = math.log2(len(inputs))
+            number, one = samples(inputs), net.one(inputs)
+            check_outputs(net, run.outputs, number)
+            bits = math.log2(number)
             values = [value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]]
-            size = tuple(inputs.shape[1:])
+            size = signature(one)
             if size in totals:
                 earlier = totals[size].values
                 values = [add([one, other]) for one, other in zip(earlier, values, strict=True)]
-            totals[size] = Counts(inputs[:1], values)
+            totals[size] = Counts(one, values)
             for name, variance in run.variances.items():
-                variances[name] = variances.get(name, 0) + variance * len(inputs)
-            samples += len(inputs)
+                variances[name] = variances.get(name, 0) + variance * number
+            read += number
     if not totals:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
-    return list(totals.values()), {name: variance / samples for name, variance in variances.items()}
+    return list(totals.values()), {name: variance / read for name, variance in variances.items()}
 
 
-def at_once(net: Net, inputs: Tensor, factors: Factors = "recorded") -> int:
+def at_once(net: Net, inputs: Any, factors: Factors = "recorded") -> int:
     """How many samples of a batch to take through a backward pass at once: it then holds what a forward pass does.
 
     The one keeps the input of every convolution or matrix product and the gates between them, the other two values at
     a time.
     """
-    trace = net.trace(inputs[:1], factors=factors)
+    trace = net.trace(net.one(inputs), factors=factors)
     sizes = [math.prod(node.meta["val"].shape) for node in trace.paths if operation(node) in PRODUCTS]
-    return max(1, 2 * len(inputs) * max(sizes, default=1) // sum(sizes, start=1))
+    return max(1, 2 * samples(inputs) * max(sizes, default=1) // sum(sizes, start=1))
 
 
 def open_paths(
     net: Net,
-    inputs: Tensor,
+    inputs: Any,
     power: int,
     *,
     pool: Pool = "sum",
@@ -107,11 +109,12 @@ def open_paths(
         one value per output tensor, ``[1, ...]``, and the weights they were computed from, as :func:`mantissas` gives
         them.
     """
-    start = ones_input(inputs, path_dtype(inputs.dtype))
+    one = net.one(inputs)
+    start = ones_input(one, path_dtype(dtype_of(one)))
     weights, exponents = mantissas(net, power, leaves)
     scales = {} if variances else net.cache.setdefault(("scales", power), {})
     reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
-    run = interpret(net.trace(inputs[:1], factors=factors), f_tensors(net), inputs[:1], [(reading, start)])
+    run = interpret(net.trace(one, factors=factors), f_tensors(net), one, [(reading, start)])
     return run.paths[0], weights
 
 
@@ -178,7 +181,7 @@ def gathered_saliencies(
     """
     leaves = [weights[name] for name in net.masks]
     sofar: Scaled | None = None  # 1, at the exponent that the gradients have so far
-    for total, samples in parts:
+    for total, number in parts:
         now = Scaled(torch.ones_like(total.mantissa, requires_grad=False), total.exponent, 0.0)
         before, now = align([sofar or now, now])
         if sofar is not None and before is not sofar:
@@ -187,7 +190,7 @@ def gathered_saliencies(
                     leaf.grad.mul_(before.mantissa)
         sofar = Scaled(torch.ones_like(now.mantissa), now.exponent, 0.0)
         if total.mantissa.requires_grad:
-            with repeatable(samples):
+            with repeatable(number):
                 total.mantissa.backward(now.mantissa, inputs=leaves)
     if sofar is None:
         raise PxframeError("no data: 'batches' gave no (input, target) pair")
@@ -229,7 +232,7 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     return {name: (value.mantissa * first).mul_(second) for name, value in zip(scores, aligned, strict=True)}
 
 
-def jacobian_norms(net: Net, batches: Iterable[tuple[Tensor, Any]]) -> tuple[Scaled, Scaled]:
+def jacobian_norms(net: Net, batches: Iterable[tuple[Any, Any]]) -> tuple[Scaled, Scaled]:
     """The two norms whose product bounds the trace of the NTK (Section 3.2 of the paper), for samples of one size.
 
     ||J_v^f||_F^2 = sum_n sum_k g^k(x_n^2) and ||J_theta^v||_F^2 = sum_k sum_j dh^k/d(theta_j^2).

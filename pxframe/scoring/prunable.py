@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ _MAPS: tuple[tuple[type, tuple[str, ...]], ...] = (
 _NOT_MAPS = (nn.Embedding, nn.EmbeddingBag, nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
-def prunable(model: nn.Module, example: Tensor | None = None, exclude: Iterable[str] = ()) -> list[str]:
+def prunable(model: nn.Module, example: Any = None, exclude: Iterable[str] = ()) -> list[str]:
     """Names of the prunable parameters, in the model's order.
 
     A real parameter with two or more dimensions is prunable when it is the weight of a convolution, linear map or

@@ -34,19 +34,20 @@ class Scorer:
     #: ``scope``, ``distribution``, ``granularity`` and ``exclude``.
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
-    def score(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def score(self, net: Net, batches: Iterable[tuple[Any, Any]]) -> dict[str, Tensor]:
         """A score per prunable weight, higher is kept.
 
         Args:
             net: the model at the current masks.
-            batches: ``(inputs, targets)`` pairs on the model's device; may be read any number of times.
+            batches: ``(inputs, targets)`` pairs on the model's device; may be read any number of times. ``inputs`` is
+                a tensor, or a tuple or dict of what the model is given; ``net(inputs)`` calls the model.
 
         Returns:
             a tensor for each of ``net.weights``, of its shape, finite.
         """
         raise NotImplementedError
 
-    def score_channels(self, net: Net, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def score_channels(self, net: Net, batches: Iterable[tuple[Any, Any]]) -> dict[str, Tensor]:
         """A score per output channel, for pruning whole channels: the sum of its weights' scores.
 
         A scorer with a formula of its own for a mask entry per channel overrides this.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from pxframe.base.inputs import arguments, few, leaves, mapped
 from pxframe.base.undisturbed import evaluating, undisturbed
 from pxframe.engine.record import PlainMode
 from pxframe.engine.rules.shapes import MOVES, SAME
@@ -29,7 +30,7 @@ _SAMPLES = 2
 Sizes = dict[str, int]
 
 
-def multiplied_parameters(model: nn.Module, parameters: Iterable[str], example: Tensor) -> set[str]:
+def multiplied_parameters(model: nn.Module, parameters: Iterable[str], example: Any) -> set[str]:
     """Names of those ``parameters`` that the data are multiplied by in a forward pass on the first of ``example``.
 
     A parameter counts when a product takes it, or a kernel with as many elements that is computed from it without data
@@ -38,25 +39,26 @@ def multiplied_parameters(model: nn.Module, parameters: Iterable[str], example: 
     Raises:
         PxframeError: the forward pass fails.
     """
-    inputs = example[:_SAMPLES].clone()
+    inputs = mapped(torch.clone, few(example, _SAMPLES))
     copies = {name: p.detach().clone() for name, p in model.named_parameters()}  # forward may write into them
-    watch = _Watch({name: copies[name] for name in parameters}, inputs)
+    watch = _Watch({name: copies[name] for name in parameters}, leaves(inputs))
     with undisturbed(model), evaluating(model), torch.no_grad(), explaining_forward(inputs), watch:
-        functional_call(model, copies, (inputs,))
+        args, kwargs = arguments(inputs)
+        functional_call(model, copies, args, kwargs)
     return watch.found
 
 
 class _Watch(PlainMode):
     """Follows through a forward pass what depends on the input, and what was computed from parameters alone."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], inputs: Tensor) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], inputs: list[Tensor]) -> None:
         super().__init__()
         self.found: set[str] = set()
         self._parameters = parameters
         self._intact = {_place(p): name for name, p in parameters.items()}
         self._sizes: dict[int, Sizes] = {}
-        self._from_data = {inputs.untyped_storage()._cdata}
-        self._alive: list[Tensor] = [inputs]  # so that no id or storage is used again during the pass
+        self._from_data = {tensor.untyped_storage()._cdata for tensor in inputs}
+        self._alive = list(inputs)  # so that no id or storage is used again during the pass
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

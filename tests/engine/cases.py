@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pytest
 import torch
 from oracle import Network, measure, measure_open
 from torch import nn
 
+from pxframe.base.inputs import leaves
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import contract, jacobian_norms, open_paths, saliencies
 from pxframe_plugins.px import PX
@@ -20,6 +22,7 @@ class Case:
     masks: dict
     network: Network
     outputs: list
+    given: Any  # a function: what the model is given of some of the samples
 
     @cached_property
     def net(self):
@@ -28,7 +31,7 @@ class Case:
 
     @property
     def batches(self):
-        return [(self.samples[:1], None), (self.samples[1:], None)]
+        return [(self.given(self.samples[:1]), None), (self.given(self.samples[1:]), None)]
 
     @property
     def flat(self):
@@ -42,8 +45,11 @@ class Case:
         return measure(self.network, self.flat, self.outputs, self.kept)
 
 
-def make_case(model, shape, build, masked, samples=3):
-    """``build(network, state)`` writes the model out unit by unit and returns its output units."""
+def make_case(model, shape, build, masked, samples=3, given=lambda x: x):
+    """``build(network, state)`` writes the model out unit by unit and returns its output units.
+
+    ``given(x)`` is what the model is called with; the input units are the entries of ``x``.
+    """
     model.double().eval()
     for key, parameter in model.named_parameters():
         if key.endswith("bias"):
@@ -58,12 +64,13 @@ def make_case(model, shape, build, masked, samples=3):
     }
     network = Network(table)
     outputs = build(network, {n: t.detach() for n, t in model.state_dict().items()})
-    return Case(model, data, masks, network, outputs)
+    return Case(model, data, masks, network, outputs, given)
 
 
 def check_output(case):
     """The network that is enumerated is the model."""
-    found = case.net(case.samples).detach().flatten(1)
+    outputs = leaves(case.net(case.given(case.samples)))
+    found = torch.cat([output.detach().flatten(1) for output in outputs], 1)
     for x, output in zip(case.flat, found, strict=True):
         case.network.run(x)
         values = [case.network.units[k].value for k in case.outputs]
@@ -86,8 +93,8 @@ def check_joint(case):
 def check_open_paths(case, power):
     """h for power 2; SynFlow's network for power 1."""
     values, scores = measure_open(case.network, case.outputs, power, case.kept)
-    found, weights = open_paths(case.net, case.samples, power, leaves=True)
-    numbers = found[0].mantissa.detach().flatten() * 2.0 ** int(found[0].exponent)
+    found, weights = open_paths(case.net, case.given(case.samples), power, leaves=True)
+    numbers = torch.cat([value.mantissa.detach().flatten() * 2.0 ** int(value.exponent) for value in found])
     assert numbers.tolist() == pytest.approx(values, rel=1e-9)
     _check_scores(saliencies(case.net, contract(found), weights), scores)
 

@@ -17,7 +17,7 @@ class Unit:
 
     edges: list = field(default_factory=list)
     bias: float = 0.0
-    kind: str = "linear"  # "input", "linear", "relu", "max", "factor"
+    kind: str = "linear"  # "input", "one" (paths start at 1, an embedding's), "linear", "relu", "max", "factor"
     scale: float = 1.0  # BN: value = scale * (sum) + bias, a part of every path through the unit
     factors: list = field(default_factory=list)  # for each edge a "factor" unit that multiplies its term, -1: none
     shift: int = -1  # a "factor" unit whose value f adds; it carries no path
@@ -165,6 +165,9 @@ class Network:
             if unit.kind == "input":
                 unit.value = float(next(x))
                 continue
+            if unit.kind == "one":
+                unit.value = 1.0
+                continue
             if unit.kind == "factor":
                 unit.value = unit.function([self.units[s].value for s in unit.reads])
                 continue
@@ -191,7 +194,7 @@ class Network:
         while stack:
             at, keys, fixed, gates, opened = stack.pop()
             unit = self.units[at]
-            if unit.kind == "input":
+            if unit.kind in ("input", "one"):
                 yield at, keys, fixed, gates, opened
                 continue
             if unit.kind == "relu" and unit.value <= 0:

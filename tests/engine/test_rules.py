@@ -13,6 +13,19 @@ import pxframe
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import active_paths, contract, jacobian_norms, open_paths
 
+
+def grid(x):
+    """Twelve positions, some of them outside of the map."""
+    at = torch.arange(24, dtype=x.dtype).view(1, 3, 4, 2)
+    return (1.3 * (at * at + 1).sin()).expand(len(x), -1, -1, -1)
+
+
+def pixels(x):
+    """The centre of every pixel, up to rounding: none of its neighbours is read."""
+    at = F.affine_grid(torch.eye(2, 3, dtype=x.dtype)[None], [1, 1, *x.shape[2:]], align_corners=True)
+    return (at * 3 / 3).expand(len(x), -1, -1, -1)
+
+
 LINEAR = {
     "avg_pool": lambda x: F.avg_pool2d(x, 2),
     "avg_pool_padded": lambda x: F.avg_pool2d(x, 3, stride=2, padding=1),
@@ -41,6 +54,12 @@ LINEAR = {
     "overlaps": lambda x: F.fold(x[:, :, :4, :4].reshape(len(x), 4, 8), (3, 5), 2),
     "sliding": lambda x: x.unfold(2, 3, 1).unfold(3, 2, 2),
     "unsafe_split": lambda x: torch.unsafe_split(x, 1, 1)[1],
+    "grid": lambda x: F.grid_sample(x, grid(x), align_corners=False),
+    "grid_corners": lambda x: F.grid_sample(x, grid(x), align_corners=True),
+    "grid_border": lambda x: F.grid_sample(x, grid(x), padding_mode="border", align_corners=False),
+    "grid_reflection": lambda x: F.grid_sample(x, grid(x), padding_mode="reflection", align_corners=False),
+    "grid_nearest": lambda x: F.grid_sample(x, grid(x), mode="nearest", align_corners=False),
+    "grid_on_pixels": lambda x: F.grid_sample(x, pixels(x), align_corners=True),
     "flatten": lambda x: x.flatten(1).unsqueeze(1).expand(-1, 2, -1).reshape(len(x), -1),
 }
 
@@ -307,3 +326,11 @@ def test_padded_average_pooling_in_three_dimensions_against_the_jacobian():
     [value], _ = open_paths(net, x, 2)
     found = value.mantissa.flatten() * 2.0 ** int(value.exponent)
     assert torch.allclose(found, jacobian.flatten(0, -2).square().sum(-1))
+
+
+def test_open_max_pooling_takes_maps_that_are_smaller_than_its_kernel():
+    model = nn.Sequential(nn.Conv3d(1, 1, 1, bias=False), nn.MaxPool3d(3, stride=1, padding=1)).double()
+    x = torch.ones(1, 1, 2, 4, 4, dtype=torch.float64)
+    (found,), _ = open_paths(as_net(model), x, 2)
+    expected = F.conv3d(x, torch.ones(1, 1, 3, 3, 3, dtype=torch.float64), padding=1) * model[0].weight.square()
+    torch.testing.assert_close(found.mantissa * 2.0 ** int(found.exponent), expected)

@@ -173,7 +173,7 @@ BAD = {
         small(),
         "px",
         [(X[:, :5], Y)],
-        r"on an input of shape \(8, 5\) and torch.float32: RuntimeError in layer '0'",
+        r"on inputs of shape \[8, 5\] and torch.float32: RuntimeError in layer '0'",
     ),
     "one": (
         small(),

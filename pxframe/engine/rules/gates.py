@@ -205,7 +205,15 @@ def _window_sum(step: Step, value: Scaled) -> Scaled:
         raise unknown(step.node, "with dilation and all gates open")
     average = torch.ops.aten.avg_pool3d if "3d" in operation(step.node) else torch.ops.aten.avg_pool2d
     ceil = step.option(5, "ceil_mode", False)
-    pooled = lambda m: average(m, kernel, stride, padding, ceil, True, 1)  # noqa: E731
+    held = value.mantissa.shape[-len(kernel) :]
+    if not ceil and any(size < k for size, k in zip(held, kernel, strict=True)):
+        # Max-pooling takes maps that are smaller than its kernel, average pooling does not.
+        sides = padding if isinstance(padding, (list, tuple)) else [padding]
+        margins = list(sides) * (len(kernel) // len(sides))
+        around = [margin for margin in reversed(margins) for _ in range(2)]
+        pooled = lambda m: average(torch.constant_pad_nd(m, around), kernel, stride, 0, False, True, 1)  # noqa: E731
+    else:
+        pooled = lambda m: average(m, kernel, stride, padding, ceil, True, 1)  # noqa: E731
     return step.linear(value, pooled, math.log2(math.prod(kernel)))
 
 

@@ -85,9 +85,7 @@ def cat(step: Step) -> Scaled:
     parts = align([step.paths[n] for n in nodes if step.is_path(n)])
     queue = iter(parts)
     like = parts[0].mantissa
-    tensors = [
-        next(queue).mantissa if step.is_path(n) else torch.zeros_like(step.raw(n), dtype=like.dtype) for n in nodes
-    ]
+    tensors = [next(queue).mantissa if step.is_path(n) else like.new_zeros(n.meta["val"].shape) for n in nodes]
     joined = step.node.target(tensors, dim)  # type: ignore[operator]
     return Scaled(joined, parts[0].exponent, max((p.growth for p in parts), default=math.inf))
 

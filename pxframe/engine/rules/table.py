@@ -29,7 +29,10 @@ PRODUCTS: dict[str, tuple[int, int]] = {
     "baddbmm": (2, 1),
     "linear": (1, 0),
     "matmul": (1, 0),
+    "deform_conv2d": (1, 0),
 }
+#: Those among them whose weight is [out, in / groups, *kernel], or the transposed.
+CONVOLUTIONS = frozenset(("convolution", "deform_conv2d"))
 
 #: Elementwise operations phi with phi(0) = 0 that let a part of their input through.
 ACTIVATIONS = frozenset(
@@ -76,6 +79,11 @@ def _name(target: Any) -> str:
         return "getitem"
     packet = getattr(target, "overloadpacket", target)
     return getattr(packet, "__name__", str(packet))
+
+
+def is_transposed(node: fx.Node) -> bool:
+    """Whether a node is a transposed convolution, with a weight [in, out / groups, *kernel]."""
+    return operation(node) == "convolution" and bool(node.args[6])
 
 
 def unknown(node: fx.Node, why: str = "") -> PxframeError:
@@ -149,13 +157,26 @@ class Step:
         return argument in self.trace.factors
 
     def refuse_factors(self, arguments: Iterable[Any]) -> None:
-        """Refuse a factor beside an activation: no path leads to a factor, so its part would be lost."""
-        if any(self.is_factor(argument) for argument in arguments):
+        """Refuse a factor beside an activation: no path leads to a factor, so its part would be lost.
+
+        What is computed from integer data alone is a bias beside an activation, and no loss.
+        """
+        if any(self.is_factor(argument) and argument not in self.trace.data for argument in arguments):
             raise unknown(self.node, "of an activation and a factor, which carries no path")
 
     def raw(self, argument: Any) -> Any:
-        """The value in f of an argument: a node's tensor, or the plain value itself."""
-        return self.values[argument] if isinstance(argument, fx.Node) else argument
+        """The value in f of an argument: a node's tensor, or the plain value itself.
+
+        Raises:
+            PxframeError: it depends on the data, and this reading knows none.
+        """
+        if not isinstance(argument, fx.Node):
+            return argument
+        try:
+            return self.values[argument]
+        except KeyError:
+            why = f"with {argument.name!r}, which is computed from the data, where all gates are open"
+            raise unknown(self.node, why) from None
 
     def linear(self, value: Scaled, function: Callable[[Tensor], Tensor], bits: float) -> Scaled:
         """Apply a linear map with non-negative coefficients.

@@ -1,0 +1,173 @@
+"""What a model is given: one tensor, a tuple or list of arguments, or a dict of keyword arguments.
+
+Nothing else in pxframe knows these forms. Each argument may be a tensor, a plain value, or a dict, list or tuple of
+them. The first dimension of every tensor is the batch.
+
+One kind of batch cannot be divided into samples: lists of tensors that differ in their first dimension, such as the
+images and the boxes that torchvision's detectors take. Methods that never divide a batch take such a batch as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from pxframe.base.errors import PxframeError, some
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, and the keyword arguments, that a model is called with."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
+
+
+def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """``value`` with every tensor in it replaced: in dicts, lists, tuples and data classes, at any depth."""
+
+    def at(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return function(leaf)
+        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            fields = [f.name for f in dataclasses.fields(leaf) if f.init]
+            return dataclasses.replace(leaf, **{name: mapped(function, getattr(leaf, name)) for name in fields})
+        if isinstance(leaf, Mapping):  # a subclass of dict, which torch takes for a plain value
+            return type(leaf)({key: mapped(function, part) for key, part in leaf.items()})  # type: ignore[call-arg]
+        return leaf
+
+    return at(value) if isinstance(value, Tensor) else pytree.tree_map(at, value)
+
+
+def leaves(value: Any) -> list[Tensor]:
+    """The tensors in ``value``, in the order in which :func:`mapped` takes them."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    mapped(note, value)
+    return found
+
+
+def filled(inputs: Any, tensors: Iterable[Tensor]) -> Any:
+    """``inputs`` with other tensors in the places of its own, which :func:`leaves` gives."""
+    queue = iter(tensors)
+    return mapped(lambda _: next(queue), inputs)
+
+
+def starts(inputs: Any) -> list[bool]:
+    """For each of the tensors, whether paths start there: at all numbers with a fraction, or at all if there are none.
+
+    Integers beside them are read as data: words, classes, masks, steps of time. So are several inputs of integers, if
+    the model has an embedding for paths to start at (see :mod:`pxframe.engine.trace`).
+    """
+    real = [tensor.is_floating_point() for tensor in leaves(inputs)]
+    return real if any(real) else [True] * len(real)
+
+
+def started(inputs: Any) -> list[Tensor]:
+    """The tensors that paths start at."""
+    return [tensor for tensor, starting in zip(leaves(inputs), starts(inputs), strict=True) if starting]
+
+
+def dtype_of(inputs: Any) -> torch.dtype:
+    """The dtype of the tensors that paths start at; float64 if any of them has it."""
+    dtypes = [tensor.dtype for tensor in started(inputs)]
+    return torch.float64 if torch.float64 in dtypes else dtypes[0]
+
+
+# --- samples ------------------------------------------------------------------------------------------------------
+
+
+def divisible(inputs: Any) -> int | None:
+    """The number of samples, or None if the tensors differ in their first dimension."""
+    sizes = {len(tensor) if tensor.ndim else None for tensor in leaves(inputs)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def samples(inputs: Any) -> int:
+    """The number of samples.
+
+    Raises:
+        PxframeError: the tensors differ in their first dimension.
+    """
+    number = divisible(inputs)
+    if number is None:
+        advice = "give each tensor one entry a sample, and a number that all samples share as a plain number"
+        if _has_list(inputs):
+            advice = "lists of samples are for methods that divide no batch; prune the part of the model that takes one"
+        raise PxframeError(
+            f"the inputs differ in their first dimension, which must be the batch: {described(inputs)}; {advice}"
+        )
+    return number
+
+
+def split(inputs: Any, size: int) -> list[Any]:
+    """Parts of at most ``size`` samples; views."""
+    number = samples(inputs)
+    parts = [tensor.split(size) for tensor in leaves(inputs)]
+    return [filled(inputs, tensors) for tensors in zip(*parts, strict=True)] if number else []
+
+
+def first(inputs: Any, number: int = 1) -> Any:
+    """The first samples; views.
+
+    Raises:
+        PxframeError: the tensors differ in their first dimension.
+    """
+    samples(inputs)
+    return mapped(lambda tensor: tensor[:number], inputs)
+
+
+def few(inputs: Any, number: int) -> Any:
+    """The first samples, or the whole batch where it cannot be divided; for checks that need only some of the data.
+
+    A list among the arguments may hold one entry for each sample, so such a batch is not divided.
+    """
+    return inputs if divisible(inputs) is None or _has_list(inputs) else first(inputs, number)
+
+
+def _has_list(inputs: Any) -> bool:
+    """Whether there is a list among the arguments, or in one of them."""
+    parts = pytree.tree_leaves(arguments(inputs), is_leaf=lambda part: isinstance(part, list))
+    return any(isinstance(part, list) for part in parts)
+
+
+# --- descriptions -------------------------------------------------------------------------------------------------
+
+
+def described(inputs: Any) -> str:
+    """``"inputs of shape [2, 3, 8, 8] and torch.float32"``, one after the other if there are several."""
+    texts = [f"{list(tensor.shape)} and {tensor.dtype}" for tensor in leaves(inputs)]
+    return f"inputs of shape {some(texts, most=6)}"
+
+
+def shapes(inputs: Any) -> Any:
+    """The shape of one sample, without the batch, in the place of each tensor; JSON-able."""
+    if isinstance(inputs, Tensor):
+        return list(inputs.shape[1:])
+    if isinstance(inputs, Mapping):
+        return {str(key): shapes(part) for key, part in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return [shapes(part) for part in inputs]
+    return inputs if isinstance(inputs, (bool, int, float, str, type(None))) else type(inputs).__name__
+
+
+def signature(inputs: Any) -> Hashable:
+    """The same for inputs that give the same graph: of equal structure, shapes, dtypes, devices and plain values."""
+    marked = mapped(lambda t: ("tensor", tuple(t.shape), t.dtype, t.device), inputs)
+    return tuple(marked) if isinstance(inputs, Tensor) else _hashable(marked)
+
+
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, Mapping):
+        return type(value), tuple((key, _hashable(part)) for key, part in value.items())
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_hashable, value))
+    return type(value), value if isinstance(value, Hashable) else repr(value)
