@@ -42,8 +42,6 @@ METHODS = {
 _COLUMNS = ("operations", "seconds", "zeros, px", "zeros, snip", "not scored by")
 #: Methods that score the models of the second table; the others read networks as one of these does.
 _FOUR = ("px", "px joint", "synflow", "snip")
-#: Where the reasons of the second table's refusals stand in the page.
-_REASONS = ("<!-- reasons -->\n", "<!-- end of reasons -->")
 
 #: Family (a module of ``timm.models``) -> model, pixels a side, and what its constructor is given.
 FAMILIES: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -213,27 +211,21 @@ def scored(name: str) -> Row:
     return row
 
 
-def refusals() -> dict[str, set[str]]:
-    """Family or model -> the methods that do not score it, as the page has it."""
+def on_page() -> dict[str, tuple[set[str], float]]:
+    """Family or model -> the methods that do not score it, and the share of zeros with PX, as the page has it."""
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| [a-z]", line)]
-    return {row[0]: set(filter(None, row[-1].split(", "))) for row in rows if row[0] in FAMILIES or row[0] in MODELS}
+    return {
+        row[0]: (set(filter(None, row[-1].split(", "))), float(row[-3].rstrip("%") or 0) / 100)
+        for row in rows
+        if row[0] in FAMILIES or row[0] in MODELS
+    }
 
 
 def table(rows: list[Row], *about: str) -> str:
     header = (*about, *_COLUMNS)
     lines = [header, ["---"] * len(header), *(row.cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def reasons(rows: list[Row]) -> str:
-    """A line for each message, and the models and methods that it is of."""
-    told: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        for method, message in row.refused.items():
-            told.setdefault(message, {}).setdefault(row.name, []).append(method)
-    whose = {m: "; ".join(f"{name} ({', '.join(methods)})" for name, methods in of.items()) for m, of in told.items()}
-    return "".join(f"- {names}: `{message}`\n" for message, names in whose.items())
 
 
 def replaced(text: str, start: str, end: str, by: str) -> str:
@@ -252,14 +244,14 @@ def main() -> None:
     if asked.names:
         for name in asked.names:
             row = scored(name)
-            print(f"| {' | '.join(row.cells())} |", reasons([row]), sep="\n", flush=True)
+            print(f"| {' | '.join(row.cells())} |", *row.refused.values(), sep="\n", flush=True)
         return
     text = PAGE.read_text(encoding="utf-8")
     rows = [scored(name) for name in tqdm(FAMILIES, unit="family")]
     text = replaced(text, "| family |", "\n\n", table(rows, "family", "model", "pixels").rstrip())
     rows = [scored(name) for name in tqdm(MODELS, unit="model")]
     text = replaced(text, "| model | input |", "\n\n", table(rows, "model", "input").rstrip())
-    PAGE.write_text(replaced(text, *_REASONS, _REASONS[0] + reasons(rows)), encoding="utf-8")
+    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,8 +31,6 @@ def _squares(output: Any, _: Any) -> Tensor:
 
 
 def _torchvision(name: str, *shape: int, **options: Any) -> Case:
-    if "weights_backbone" in options:
-        options["weights_backbone"] = None
     model = torchvision.models.get_model(name, weights=None, **options)
     return Case(model.eval(), torch.randn(2, *(shape or (3, 64, 64))), _squares)
 

@@ -9,7 +9,9 @@ import pxframe
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_leaves
-from pxframe.scoring.paths import contract, f_tensors
+from pxframe.scoring.net import FACTORS
+from pxframe.scoring.paths import f_tensors
+from pxframe.scoring.saliencies import contract
 
 
 @dataclass
@@ -26,7 +28,7 @@ class LogSynFlow(pxframe.Scorer):
     shape.
 
     Args:
-        factors: as for SynFlow.
+        factors: what the weights score that only make a factor, ``"shared"`` or ``"recorded"``, as for PX.
     """
 
     factors: str = "shared"
@@ -36,7 +38,7 @@ class LogSynFlow(pxframe.Scorer):
     rounds = 100
 
     def __post_init__(self):
-        one_of(self.name, "factors", self.factors, ("recorded", "shared"))
+        one_of(self.name, "factors", self.factors, FACTORS)
 
     def score(self, net, batches):
         inputs = net.one(next(iter(batches))[0])

@@ -5,23 +5,21 @@ from dataclasses import dataclass
 import torch
 
 import pxframe
-from pxframe.base.inputs import dtype_of, samples, split, started
+from pxframe.base.inputs import dtype_of, samples, split, starting_tensors
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Reading, path_dtype, path_weights
 from pxframe.engine.scaled import Scaled
+from pxframe.scoring.net import FACTORS
 from pxframe.scoring.paths import (
     active_paths,
     at_once,
     check_outputs,
-    contract,
     f_tensors,
-    gathered_saliencies,
     mantissas,
     open_paths,
-    scaled_saliencies,
-    summed,
 )
+from pxframe.scoring.saliencies import contract, gathered_saliencies, scaled_saliencies, summed
 
 VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "release1", "release2")
 
@@ -47,19 +45,23 @@ class PX(pxframe.Scorer):
               feeds x^2 to g and ones to h, does not square parameters with ``bn`` or ``fc`` in their name, and takes
               the magnitude of the gradient. These scores need not be positive, and no conservation law holds for them.
 
-        factors: what the weights score that only make a factor of the paths, as for SynFlow. The releases record it.
+        factors: what the weights score that only make a factor: queries and keys, squeeze-excite, gates.
+            ``"shared"``: half of the score of the paths that the factor multiplies (:mod:`pxframe.engine.sharing`).
+            ``"recorded"``: 0. The releases record factors; the default of the other variants is ``"shared"``.
     """
 
     variant: str = "paper"
-    factors: str = "shared"
+    factors: str | None = None
 
     name = "px"
     needs = "inputs"
     rounds = 100
 
     def __post_init__(self):
-        one_of("px", "variant", self.variant, VARIANTS)
-        one_of("px", "factors", self.factors, ("recorded", "shared"))
+        one_of(self.name, "variant", self.variant, VARIANTS)
+        released = self.variant.startswith("release")
+        self.factors = self.factors or ("recorded" if released else "shared")
+        one_of(self.name, "factors", self.factors, ("recorded",) if released else FACTORS)
 
     def score(self, net, batches):
         batch_norm = "batch" if self.variant.endswith("calibrated") else "running"
@@ -120,7 +122,7 @@ def _release(net, batches, first):
 
     def part(inputs):
         dtype = path_dtype(dtype_of(inputs))
-        batch, squares = [Scaled.of(x.to(dtype)) for x in started(inputs)], squared_input(inputs, dtype)
+        batch, squares = [Scaled.of(x.to(dtype)) for x in starting_tensors(inputs)], squared_input(inputs, dtype)
         with torch.no_grad():
             counts = interpret(net.trace(inputs), f_tensors(net), inputs, [(g, batch if first else squares)]).paths[0]
         if first:

@@ -5,7 +5,9 @@ from typing import ClassVar
 
 import pxframe
 from pxframe.base.options import one_of
-from pxframe.scoring.paths import contract, open_paths, saliencies
+from pxframe.scoring.net import FACTORS
+from pxframe.scoring.paths import open_paths
+from pxframe.scoring.saliencies import contract, saliencies
 
 
 @dataclass
@@ -16,9 +18,7 @@ class SynFlow(pxframe.Scorer):
     flow", NeurIPS 2020, Eqs. 1 and 2. No biases; BN scales by |gamma| / sqrt(var + eps); max-pooling keeps the largest.
 
     Args:
-        factors: what the weights score that only make a factor of the paths: the queries and keys of attention, the
-            layers of squeeze-excite, the gates of a SwiGLU. ``"recorded"``: 0. ``"shared"``: their share of the paths'
-            score (:mod:`pxframe.engine.sharing`).
+        factors: what the weights score that only make a factor, ``"shared"`` or ``"recorded"``, as for PX.
     """
 
     factors: str = "shared"
@@ -30,7 +30,7 @@ class SynFlow(pxframe.Scorer):
     power: ClassVar[int] = 1
 
     def __post_init__(self):
-        one_of(self.name, "factors", self.factors, ("recorded", "shared"))
+        one_of(self.name, "factors", self.factors, FACTORS)
 
     def score(self, net, batches):
         inputs, _ = next(iter(batches))

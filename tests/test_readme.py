@@ -18,9 +18,8 @@ from pxframe_tools import cli
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 METHODS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 
 
 def blocks(language, text=TEXT):
@@ -40,7 +39,7 @@ def test_models_with_several_inputs_and_detectors_are_pruned_as_shown(monkeypatc
     made, prune = [], pxframe.prune
     monkeypatch.setattr(pxframe, "prune", lambda *args, **settings: made.append(prune(*args, **settings)))
     names = {}
-    for code in blocks("python", METHODS)[1:]:
+    for code in blocks("python", READING):
         exec(code, names)
     assert [ticket.meta["scorer"] for ticket in made] == ["px", "snip", "snip", "px"]
     assert [round(ticket.sparsity, 2) for ticket in made] == [0.5] * 4

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     ticket = Ticket.load(args.ticket)
     print(describe(ticket))
     for key, value in sorted(ticket.meta.items()):
-        if key not in ("emptied", "macs", "input", "left_dense", "made_by", "row_blocks"):  # told elsewhere, or long
+        if key not in ("emptied", "macs", "input", "left_dense", "made_by", "fused_rows"):  # told elsewhere, or long
             print(f"  {printable(f'{key}: {value}')}")
     if ticket.start:
         print(f"  weights of its own: {len(ticket.start)} tensors")

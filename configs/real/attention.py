@@ -2,7 +2,7 @@
 
 Queries and keys carry no path. Methods that read paths either score them 0 (``factors="recorded"``), or give them their
 share of what attention passes on (``"shared"``). A vision transformer is trained on 20,000 images of CIFAR-10, pruned
-by both readings at three sparsities, and trained on for two epochs of 10,000 images. ``docs/methods.md`` has the table.
+by both readings at three sparsities, and trained on for two epochs of 10,000 images. ``docs/reading.md`` has the table.
 """
 
 seed = [0, 1, 2]

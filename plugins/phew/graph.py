@@ -45,7 +45,7 @@ def read_units(trace: Trace, tensors: Mapping[str, Tensor]) -> Units:
         )
     units, places = Units(), Places(trace, tensors)
     labels: dict[fx.Node, Any] = {}
-    for node in (n for n in trace.starts if n not in trace.data):
+    for node in trace.starts:
         shape = _shape(node)
         channels = min(1, len(shape) - 1)  # of one number a sample, the number
         labels[node] = along(units.fresh(shape[channels]), channels, shape)

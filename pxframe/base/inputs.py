@@ -3,8 +3,8 @@
 Nothing else in pxframe knows these forms. Each argument may be a tensor, a plain value, or a dict, list or tuple of
 them. The first dimension of every tensor is the batch.
 
-One kind of batch cannot be divided into samples: lists of tensors that differ in their first dimension, such as the
-images and the boxes that torchvision's detectors take. Methods that never divide a batch take such a batch as it is.
+One kind of batch cannot be divided into samples: lists of tensors that differ in their first dimension, such as images
+of several sizes with their boxes. Methods that never divide a batch take such a batch as it is.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def mapped(function: Callable[[Tensor], Any], value: Any) -> Any:
             return type(leaf)({key: mapped(function, part) for key, part in leaf.items()})  # type: ignore[call-arg]
         return leaf
 
-    return at(value) if isinstance(value, Tensor) else pytree.tree_map(at, value)
+    return pytree.tree_map(at, value)
 
 
 def leaves(value: Any) -> list[Tensor]:
@@ -61,8 +61,8 @@ def filled(inputs: Any, tensors: Iterable[Tensor]) -> Any:
     return mapped(lambda _: next(queue), inputs)
 
 
-def starts(inputs: Any) -> list[bool]:
-    """For each of the tensors, whether paths start there: at all numbers with a fraction, or at all if there are none.
+def starting(inputs: Any) -> list[bool]:
+    """For each tensor, whether paths start there: at floating-point tensors, or at all if there are none.
 
     Integers beside them are read as data: words, classes, masks, steps of time. So are several inputs of integers, if
     the model has an embedding for paths to start at (see :mod:`pxframe.engine.trace`).
@@ -71,15 +71,35 @@ def starts(inputs: Any) -> list[bool]:
     return real if any(real) else [True] * len(real)
 
 
-def started(inputs: Any) -> list[Tensor]:
+def starting_tensors(inputs: Any) -> list[Tensor]:
     """The tensors that paths start at."""
-    return [tensor for tensor, starting in zip(leaves(inputs), starts(inputs), strict=True) if starting]
+    return [tensor for tensor, starts in zip(leaves(inputs), starting(inputs), strict=True) if starts]
 
 
 def dtype_of(inputs: Any) -> torch.dtype:
     """The dtype of the tensors that paths start at; float64 if any of them has it."""
-    dtypes = [tensor.dtype for tensor in started(inputs)]
+    dtypes = [tensor.dtype for tensor in starting_tensors(inputs)]
     return torch.float64 if torch.float64 in dtypes else dtypes[0]
+
+
+def check_inputs(inputs: Any, where: str) -> None:
+    """Refuse inputs that no model can be called with, or without a sample.
+
+    Raises:
+        PxframeError: begins with ``where``.
+    """
+    tensors = leaves(inputs) if isinstance(inputs, (Tensor, tuple, list, Mapping)) else []
+    if not tensors:
+        raise PxframeError(
+            f"{where}: the input must be a tensor, or a tuple or dict of tensors (model(*inputs) or model(**inputs)), "
+            f"got {type(inputs).__name__}"
+        )
+    if isinstance(inputs, Mapping) and not all(isinstance(key, str) for key in inputs):
+        raise PxframeError(f"{where}: a dict of inputs is given to the model by name, so its keys must be strings")
+    if divisible(inputs) == 0 or (isinstance(inputs, Tensor) and inputs.ndim == 0):
+        raise PxframeError(
+            f"{where} has no sample: its input has shape {list(tensors[0].shape)}; leave such batches out"
+        )
 
 
 # --- samples ------------------------------------------------------------------------------------------------------
@@ -101,10 +121,11 @@ def samples(inputs: Any) -> int:
     if number is None:
         advice = "give each tensor one entry a sample, and a number that all samples share as a plain number"
         if _has_list(inputs):
-            advice = "lists of samples are for methods that divide no batch; prune the part of the model that takes one"
-        raise PxframeError(
-            f"the inputs differ in their first dimension, which must be the batch: {described(inputs)}; {advice}"
-        )
+            advice = (
+                "this method needs one tensor for the whole batch: prune the part of the model that takes one "
+                "(model.backbone), or use a method that reads no paths"
+            )
+        raise PxframeError(f"{described(inputs)} differ in their first dimension, which must be the batch; {advice}")
     return number
 
 
@@ -162,7 +183,7 @@ def shapes(inputs: Any) -> Any:
 def signature(inputs: Any) -> Hashable:
     """The same for inputs that give the same graph: of equal structure, shapes, dtypes, devices and plain values."""
     marked = mapped(lambda t: ("tensor", tuple(t.shape), t.dtype, t.device), inputs)
-    return tuple(marked) if isinstance(inputs, Tensor) else _hashable(marked)
+    return _hashable(marked)
 
 
 def _hashable(value: Any) -> Hashable:

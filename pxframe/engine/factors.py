@@ -28,8 +28,8 @@ from torch.utils import _pytree as pytree
 
 from pxframe.engine.graph import Trace
 from pxframe.engine.reading import Reading, powered
-from pxframe.engine.roles import SOFTMAX, is_source
-from pxframe.engine.rules.table import operation
+from pxframe.engine.roles import is_source
+from pxframe.engine.rules.table import SOFTMAX, operation
 
 
 def masks(node: fx.Node, active: Set[fx.Node]) -> list[fx.Node]:

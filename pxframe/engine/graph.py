@@ -20,14 +20,14 @@ class Trace:
         computed: the other nodes that are computed from parameters alone, for nodes in ``paths`` (see ``computed``).
         constants: name of a ``get_attr`` node's target -> tensor, on the device of the input.
         inputs: the nodes of the model's inputs, in the order of :func:`pxframe.base.inputs.leaves`.
-        starts: those among them that are given a value for paths to start with; no path starts at one in ``data``.
+        given: those among them that a reading is given a value for.
         data: inputs of integers, and the nodes that depend on them alone. They are factors; in a sum they are a bias.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).
         active: nodes whose value depends on the input.
         paths: the active nodes whose path value some output needs. Nodes that only form a factor are not among them.
         factors: the active nodes that multiply path values and carry no path themselves.
-        shared: None; or, where factors share the score of the paths that they multiply, the nodes that have a path
-            value for that alone (see ``sharing``).
+        shared: None: factors are recorded. Else they share the score of the paths that they multiply, and these are the
+            nodes that have a path value for that alone (see ``sharing``); none, where only sides of products share.
         carried: product of two values that carry paths -> the positions of the arguments that paths run through in it
             (see ``roles``).
         last_use: node -> nodes whose values no later node reads.
@@ -42,7 +42,7 @@ class Trace:
     computed: frozenset[fx.Node]
     constants: dict[str, Tensor]
     inputs: tuple[fx.Node, ...]
-    starts: tuple[fx.Node, ...]
+    given: tuple[fx.Node, ...]
     data: frozenset[fx.Node]
     outputs: list[fx.Node]
     active: frozenset[fx.Node]
@@ -53,6 +53,11 @@ class Trace:
     reuse: dict[fx.Node, int]
     shared: frozenset[fx.Node] | None = None
     tables: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def starts(self) -> list[fx.Node]:
+        """The inputs that paths start at."""
+        return [node for node in self.given if node not in self.data]
 
     def parameter(self, node: Any) -> str | None:
         """Name of the parameter that a node is made from, or None. It may have been transposed or split before use.

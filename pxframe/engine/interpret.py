@@ -12,7 +12,7 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import first, leaves, started
+from pxframe.base.inputs import leaves, starting_tensors
 from pxframe.engine.computed import Computed
 from pxframe.engine.factors import multiplier, open_factor
 from pxframe.engine.graph import Trace
@@ -52,7 +52,7 @@ def interpret(
         tensors: the model's parameters and buffers by name, as f is to use them (weights masked).
         inputs: what f is given. Nodes that depend on it are evaluated for f only if a reading replays f's gates or the
             statistics of BN are measured.
-        readings: pairs of a reading and the values that paths start with, one for each of ``trace.starts``.
+        readings: pairs of a reading and the values that paths start with, one for each of ``trace.given``.
         batch_norm: ``"running"`` as the model does at eval, or ``"batch"``: f normalises by the statistics of this
             batch, as it will in training, and records them.
 
@@ -118,8 +118,8 @@ class _Network:
         values: dict[fx.Node, Any],
         reuse: Mapping[fx.Node, int],
     ) -> None:
-        values_by_start = zip(trace.starts, start, strict=True)
-        self.paths: dict[fx.Node, Any] = {node: value for node, value in values_by_start if node not in trace.data}
+        given = dict(zip(trace.given, start, strict=True))
+        self.paths: dict[fx.Node, Any] = {node: given[node] for node in trace.starts}
         self._trace, self._reading, self._values, self._reuse = trace, reading, values, reuse
         self._like = start[0].mantissa.new_empty(0)  # of the dtype and device of this network
         # node -> the value of a factor in an open reading
@@ -131,7 +131,7 @@ class _Network:
     def step(self, node: fx.Node) -> None:
         trace = self._trace
         if trace.shared and node in trace.shared:
-            self._try(node)
+            self._share(node)
         elif node in trace.paths:
             self.paths[node] = self._path(node)
         if node in trace.factors and not self._reading.replay:
@@ -139,17 +139,17 @@ class _Network:
 
     def _path(self, node: fx.Node) -> Any:
         step = Step(node, self._reading, self.paths, self._values, self._fixed, self._trace, self._reuse.get(node))
-        value = rule_of(node)(step)
-        if self._reading.after is not None:
-            after = self._reading.after
-            parts = [after(part) if isinstance(part, Scaled) else part for part in _listed(value)]
-            value = parts if isinstance(value, (list, tuple)) else parts[0]
-        return value
+        value, after = rule_of(node)(step), self._reading.after
+        if after is None:
+            return value
+        if isinstance(value, (list, tuple)):
+            return [after(part) if isinstance(part, Scaled) else part for part in value]
+        return after(value)
 
-    def _try(self, node: fx.Node) -> None:
+    def _share(self, node: fx.Node) -> None:
         """The path value of a node that shares. What no rule can read shares nothing, and so does what it makes."""
         if all(n in self.paths for n in node.all_input_nodes if n in self._trace.paths):
-            with suppress(PxframeError):
+            with suppress(PxframeError):  # a model that is scored without shares must be scored with them, too
                 self.paths[node] = self._path(node)
 
     def forget(self, node: fx.Node) -> None:
@@ -166,10 +166,6 @@ class _Network:
             value = self._values if self._reading.replay else self._open
             return multiplier(node, self._trace, self._reading, value.__getitem__, self._like)
         return self.weights.weight(node)
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
@@ -206,10 +202,10 @@ def _in_place(name: str, over: int, args: Any, kwargs: Any) -> Tensor:
 
 
 def ones_input(inputs: Any, dtype: torch.dtype) -> list[Scaled]:
-    """A single input of ones, of the shape of one of ``inputs``: every path starts with the value 1."""
-    return [Scaled.of(torch.ones_like(x, dtype=dtype)) for x in started(first(inputs))]
+    """Ones in place of each input that paths start at: every path starts with the value 1."""
+    return [Scaled.of(torch.ones_like(x, dtype=dtype)) for x in starting_tensors(inputs)]
 
 
 def squared_input(inputs: Any, dtype: torch.dtype) -> list[Scaled]:
-    """x**2, the input of g."""
-    return [Scaled.of(x.to(dtype).square()) for x in started(inputs)]
+    """The square of each input that paths start at: the input of g."""
+    return [Scaled.of(x.to(dtype).square()) for x in starting_tensors(inputs)]

@@ -21,12 +21,11 @@ from typing import NamedTuple, cast
 from torch import fx
 
 from pxframe.engine.rules.shapes import MOVES, SAME
-from pxframe.engine.rules.table import ACTIVATIONS, PRODUCTS, SIGMOIDS, operation
+from pxframe.engine.rules.table import ACTIVATIONS, PRODUCTS, SIGMOIDS, SOFTMAX, operation
 
 #: Arguments that only say where the first argument is read, and how much of it counts: recorded, never a path.
 RECORDED = {"grid_sampler_2d": (1,), "deform_conv2d": (1, 2, 3)}
 #: Operations on an activation that make a factor: gates first, then what normalisations written out divide by.
-SOFTMAX = frozenset(("softmax", "_softmax", "_safe_softmax"))
 _SOURCES = (
     SOFTMAX
     | SIGMOIDS

@@ -1,16 +1,16 @@
 """How the weights that only make a factor get a score: a factor shares the score of the paths that it multiplies.
 
-Queries and keys, the layers of squeeze-excite and the gates of a SwiGLU carry no path, so they all score 0. Where
-factors share, a path's value stays what it is; only its score is divided. At each product of a value m that carries
-paths with a factor a, one half of the score goes on through m. The other half goes back through what a is made from, to
-each of its weights by its share of the paths to that entry of a:
+Queries and keys, the layers of squeeze-excite and the gates of a SwiGLU carry no path, so they would all score 0.
+Where factors share, a path's value stays what it is; only its score is divided. The product of a value m that carries
+paths and a factor a is written as
 
-    m * a = m * a / 2 + [m] * a / 2 * p / [p].
+    m * a / 2 + [m] * a / 2 * p / [p].
 
-[.] is the same value held constant, and p is the path value of a, computed by the rules of the reading, with a softmax
-or sigmoid passing on what it is given. In the product of queries and keys both sides carry, and p is their product. So
-a head's queries and keys together score as much as its values: one quarter of what its paths carry each, and one half.
-The scores of a layer through which all paths run still add up to R.
+[.] holds a value constant, so the sum is m * a, and only the gradient changes. Half of the score goes on through m.
+Half goes back through a, to each weight by its share of p, the path value of what a is made from. A softmax and ``exp``
+hand p on, a sigmoid multiplies it by its gate. Where queries meet keys, p is the product of both path values, and each
+gets one half of the half. So a head's queries and keys together score as much as its values, and the scores of a layer
+that all paths run through still add up to R. An entry of a that no path leads to (p = 0) leaves all of the score to m.
 
 Divisors, and what normalises (1 / sigma), share nothing, in layer norms written out as in torch's own.
 """
@@ -25,13 +25,13 @@ from torch import fx
 
 from pxframe.engine.computed import find_computed
 from pxframe.engine.graph import Trace
-from pxframe.engine.roles import FACTORS, SOFTMAX, Roles, find_roles, is_source, needed
-from pxframe.engine.rules.table import RULES, SIGMOIDS, operation
+from pxframe.engine.roles import FACTORS, Roles, find_roles, is_source, needed
+from pxframe.engine.rules.table import RULES, SIGMOIDS, SOFTMAX, operation
 
 #: Operations that make a factor which shares; what other operations make is recorded alone.
 _SHARING = SOFTMAX | SIGMOIDS | {"exp"}
-#: Operations that have a path value if any one of their arguments has; others need it of the first.
-_ANY = frozenset(("add", "sub", "rsub", "cat", "stack", "where", "maximum", "minimum"))
+#: Operations that add up or choose between path values.
+_SUMS = frozenset(("add", "sub", "rsub", "cat", "stack", "where", "maximum", "minimum"))
 
 
 def sharing(trace: Trace) -> Trace:
@@ -39,7 +39,7 @@ def sharing(trace: Trace) -> Trace:
     roles = find_roles(trace.nodes, trace.active, trace.outputs, trace.data)
     shared = _sharing_nodes(trace, _carrying(trace, roles))
     if not shared and not any(node in trace.carried for node in trace.paths):
-        return trace
+        return trace  # nor does a product have sides that both have path values anyway
     paths = trace.paths | shared
     factors = needed(trace.nodes, trace.active, roles, [*trace.outputs, *shared])[1]
     own = {node: name for node, name in trace.tensors.items() if name in trace.parameters}
@@ -64,21 +64,22 @@ def _sharing_nodes(trace: Trace, carrying: Set[fx.Node]) -> frozenset[fx.Node]:
 
 def _carrying(trace: Trace, roles: Roles) -> frozenset[fx.Node]:
     """The nodes that can have a path value."""
-    found = set(trace.paths)
-    found.update(set(trace.starts) - trace.data)
+    found = {*trace.paths, *trace.starts}
     for node in trace.nodes:
         if node in found or node not in trace.active or operation(node) not in RULES:
             continue
         if is_source(node) and node not in roles.carried and operation(node) not in _SHARING:
             continue
-        inputs: list[Any] = [a for a in node.args if isinstance(a, fx.Node)]
-        sides = FACTORS.get(operation(node))
-        if operation(node) in _ANY:
-            inputs = node.all_input_nodes
-        elif sides and operation(node) not in ("div", "convolution"):
-            inputs = [node.args[at] for at in sides]
-        else:
-            inputs = inputs[:1]
-        if any(n in found for n in inputs):
+        if any(n in found for n in _paths_from(node)):
             found.add(node)
     return frozenset(found)
+
+
+def _paths_from(node: fx.Node) -> list[Any]:
+    """The arguments of a node of which one with a path value gives the node one, too."""
+    name = operation(node)
+    if name in _SUMS:
+        return node.all_input_nodes
+    if name in FACTORS and name not in ("div", "convolution"):  # a divisor or a kernel alone gives none
+        return [node.args[at] for at in FACTORS[name]]
+    return node.all_input_nodes[:1]

@@ -11,7 +11,7 @@ from torch.func import functional_call, functionalize
 from torch.utils import _pytree as pytree
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import arguments, described, filled, leaves, starts
+from pxframe.base.inputs import arguments, described, filled, leaves, starting
 from pxframe.base.undisturbed import evaluating, undisturbed
 from pxframe.engine.computed import find_computed
 from pxframe.engine.factors import masks
@@ -62,7 +62,7 @@ def trace_model(model: nn.Module, inputs: Any) -> Trace:
                 raise
             except Exception as error:  # of any module's forward, or of torch's tracer
                 raise _explained(error, inputs, running) from error
-    return _read(graph, constants, list(tensors), frozenset(parameters), starts(inputs), leaves(inputs)[0].device)
+    return _read(graph, constants, list(tensors), frozenset(parameters), starting(inputs), leaves(inputs)[0].device)
 
 
 def _writes(node: fx.Node) -> bool:
@@ -105,14 +105,14 @@ def _read(
     nodes = list(graph.nodes)
     placeholders = [n for n in nodes if n.op == "placeholder"]
     inputs = tuple(placeholders[len(names) :])
-    first = tuple(node for node, is_start in zip(inputs, starting, strict=True) if is_start)
+    given = tuple(node for node, starts in zip(inputs, starting, strict=True) if starts)
     body = [n for n in nodes if n.op in ("call_function", "get_attr")]
     outputs: list[fx.Node] = [n for n in pytree.tree_leaves(nodes[-1].args) if isinstance(n, fx.Node)]
     active = set(inputs)
     for node in body:
         if any(source in active for source in node.all_input_nodes):
             active.add(node)
-    data = _of_data(body, inputs, first, active)
+    data = _of_data(body, inputs, given, active)
     outputs = [n for n in outputs if n in active]
     if not outputs:
         raise PxframeError(
@@ -134,7 +134,7 @@ def _read(
         computed=computed,
         constants={str(n.target): constants[str(n.target)].to(device) for n in body if n.op == "get_attr"},
         inputs=inputs,
-        starts=first,
+        given=given,
         data=frozenset(data),
         outputs=outputs,
         active=frozenset(active),
@@ -147,12 +147,12 @@ def _read(
 
 
 def _of_data(
-    nodes: list[fx.Node], inputs: Sequence[fx.Node], first: Sequence[fx.Node], active: set[fx.Node]
+    nodes: list[fx.Node], inputs: Sequence[fx.Node], given: Sequence[fx.Node], active: set[fx.Node]
 ) -> set[fx.Node]:
     """The inputs that are data, and what is computed from them alone; paths start at the rows of an embedding."""
     embeddings = {node for node in nodes if operation(node) == "embedding" and node.args[1] in active}
     words = embeddings and len(inputs) > 1 and not any(node.meta["val"].is_floating_point() for node in inputs)
-    data = set(inputs) if words else set(inputs) - set(first)
+    data = set(inputs) if words else set(inputs) - set(given)
     for node in nodes:
         if node in active and node not in embeddings and active.intersection(node.all_input_nodes) <= data:
             data.add(node)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.inputs import dtype_of, few, leaves, mapped, started
+from pxframe.base.inputs import dtype_of, few, leaves, mapped, starting_tensors
 from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.threshold import counts
 from pxframe.scoring.flops import inputs_first
@@ -187,14 +187,14 @@ def _connected(net: Net, weights: Mapping[str, Tensor], inputs: Any) -> tuple[bo
 def _gradients(net: Net, weights: Mapping[str, Tensor], x: Any, names: list[str]) -> tuple[bool, set[str]]:
     """Whether any output has a gradient by the input ``x``, and by which of the named weights' kept entries."""
     x = mapped(lambda tensor: tensor.clone().requires_grad_(tensor.is_floating_point()), x)
-    ends = started(x)
+    ends = starting_tensors(x)
     inputs = len(ends)
     weights = {name: weight.detach().clone() for name, weight in weights.items()} if names else dict(weights)
     ends += [weights[name].requires_grad_() for name in names]
     with torch.enable_grad(), net.evaluating():
         given = leaves(net(x, weights))
         if given and not any(tensor.numel() for tensor in given):
-            return True, set()  # a detector that has found no object: its output tells nothing
+            return True, set()  # every output is empty, so it tells nothing
         outputs = [tensor for tensor in given if tensor.requires_grad]
         if not outputs:
             return False, set()

@@ -22,7 +22,7 @@ from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.refit import REFITS
-from pxframe.pruning.rows import held_rows, row_blocks, whole
+from pxframe.pruning.rows import fused_rows, held_rows, whole
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Loss, Net, Train
 from pxframe.scoring.prunable import left_dense, prunable
@@ -210,9 +210,9 @@ def _pruned(
         weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
         start |= REFITS[granularity.refit](net, example, weights)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
-    blocks = row_blocks(net, example)
+    blocks = fused_rows(net, example)
     ticket.meta = {
-        **({"row_blocks": blocks} if blocks else {}),
+        **({"fused_rows": blocks} if blocks else {}),
         **provenance(method, plan, net, example),
         "sparsity": ticket.sparsity,
         "seed": seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,15 +46,12 @@ class Held:
     """Entries that are neither pruned nor counted, although others of their layer are.
 
     Attributes:
-        entries: bool tensors by layer, true where held; layers that are pruned as a whole are left out.
-        counts: how many, by layer.
+        entries: bool tensors by layer, true where held; layers without a held entry are left out.
+        counts: how many, by layer; counted once, since counting waits for a GPU.
     """
 
-    entries: Mapping[str, Tensor] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
-
-
-NOTHING_HELD = Held()
+    entries: Mapping[str, Tensor]
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -123,14 +120,14 @@ class Plan:
         """The entries of every layer as bool tensors: true where anything of an entry is left."""
         return {name: self.granularity.entries(mask) for name, mask in masks.items()}
 
-    def candidates(self, masks: Mapping[str, Tensor], revives: bool, held: Held = NOTHING_HELD) -> dict[str, Tensor]:
+    def candidates(self, masks: Mapping[str, Tensor], revives: bool, held: Held) -> dict[str, Tensor]:
         """The entries that may be kept in the next round, without those held; with ``revives`` all of them."""
         entries = self.entries(masks)
         if revives:
             entries = {name: torch.ones_like(e) for name, e in entries.items()}
         return {name: e & ~held.entries[name] if name in held.entries else e for name, e in entries.items()}
 
-    def kept(self, entries: Mapping[str, Tensor], number: int, held: Held = NOTHING_HELD) -> int:
+    def kept(self, entries: Mapping[str, Tensor], number: int, held: Held) -> int:
         """How many entries are kept after round ``number``, those held not counted."""
         return round(self.density(number) * (sum(e.numel() for e in entries.values()) - sum(held.counts.values())))
 
@@ -149,7 +146,7 @@ class Plan:
         masks: Mapping[str, Tensor],
         number: int,
         revives: bool,
-        held: Held = NOTHING_HELD,
+        held: Held,
     ) -> dict[str, Tensor]:
         """The masks of weights after round ``number``.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, near
-from pxframe.engine.blocks import Blocks, find_blocks
+from pxframe.engine.fused import Parts, find_fused
 from pxframe.scoring.net import Net
 
 _ROWS = re.compile(r"(.+)\[([qkv])\]")
@@ -28,12 +28,12 @@ def whole(exclude: Iterable[str]) -> list[str]:
     return [pattern for pattern in exclude if not is_rows(pattern)]
 
 
-def row_blocks(net: Net, example: Any) -> dict[str, Blocks]:
+def fused_rows(net: Net, example: Any) -> dict[str, Parts]:
     """The rows of fused weights by what they make; empty without data, or without a graph to read."""
     if example is None:
         return {}
     with suppress(PxframeError):
-        blocks = find_blocks(net.trace(net.one(example)))
+        blocks = find_fused(net.trace(net.one(example)))
         return {name: blocks[name] for name in net.masks if name in blocks}
     return {}
 
@@ -48,14 +48,14 @@ def held_rows(net: Net, example: Any, exclude: Iterable[str]) -> dict[str, Tenso
     if not wanted:
         return {}
     if example is None:
-        raise PxframeError(f"exclude: {wanted[0][0]!r}: only data show which rows these are; pass batches")
-    blocks = find_blocks(net.trace(net.one(example)))  # a model without a graph says so here
+        raise PxframeError(f"{wanted[0][0]!r}: only data show which rows these are; pass batches")
+    blocks = find_fused(net.trace(net.one(example)))  # a model without a graph says so here
     held: dict[str, Tensor] = {}
     for pattern, name, block in wanted:
         found = [n for n, of in blocks.items() if n in net.masks and block in of and fnmatchcase(n, name)]
         if not found:
             known = [f"{n}[{b}]" for n, of in blocks.items() if n in net.masks for b in of]
-            raise PxframeError(f"exclude: no fused weight has rows {pattern!r}{near(pattern, known)}")
+            raise PxframeError(f"no fused weight has rows {pattern!r}{near(pattern, known)}")
         for n in found:
             mask = held.setdefault(n, torch.zeros_like(net.masks[n]))
             for start, stop in blocks[n][block]:

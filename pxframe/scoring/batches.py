@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pxframe.base.devices import held_for
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import divisible, leaves, mapped
+from pxframe.base.inputs import check_inputs, mapped
 
 
 class Batches:
@@ -49,33 +48,10 @@ class Batches:
 
     def _pair(self, batch: Any, at: int) -> tuple[Any, Any]:
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-            raise PxframeError(
-                f"batch {at}: 'batches' must give (input, target) pairs with a tensor as input, "
-                f"got {type(batch).__name__}"
-            )
+            raise PxframeError(f"batch {at}: 'batches' must give (input, target) pairs, got {type(batch).__name__}")
         inputs, targets = batch
         check_inputs(inputs, f"batch {at}")
         return mapped(lambda t: held_for(t, self._device), inputs), mapped(lambda t: held_for(t, self._device), targets)
 
     def _copied(self, pair: tuple[Any, Any]) -> tuple[Any, Any]:
         return mapped(lambda t: t.to(self._device, non_blocking=True, copy=True), pair)
-
-
-def check_inputs(inputs: Any, where: str) -> None:
-    """Refuse inputs that no model can be called with, or without a sample.
-
-    Raises:
-        PxframeError: begins with ``where``.
-    """
-    tensors = leaves(inputs) if isinstance(inputs, (Tensor, tuple, list, Mapping)) else []
-    if not tensors:
-        raise PxframeError(
-            f"{where}: 'batches' must give (input, target) pairs with a tensor as input, or a tuple or dict of tensors "
-            f"(model(*inputs) or model(**inputs)), got {type(inputs).__name__} for the input"
-        )
-    if isinstance(inputs, Mapping) and not all(isinstance(key, str) for key in inputs):
-        raise PxframeError(f"{where}: a dict of inputs is given to the model by name, so its keys must be strings")
-    if divisible(inputs) == 0 or (isinstance(inputs, Tensor) and inputs.ndim == 0):
-        raise PxframeError(
-            f"{where} has no sample: its input has shape {list(tensors[0].shape)}; leave such batches out"
-        )

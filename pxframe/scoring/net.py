@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,8 @@ from pxframe.scoring.model import explaining_forward, refuse_wrapped
 from pxframe.ticket.ticket import Ticket
 
 #: Whether a factor (an attention weight, a gate) only multiplies the paths, or shares their score.
-Factors = Literal["recorded", "shared"]
+Factors = Literal["shared", "recorded"]
+FACTORS = get_args(Factors)
 Loss = Callable[[Any, Any], Tensor]
 #: ``train(model, ticket, start=0, stop=None)`` trains ``model`` in place with what the ticket prunes kept at zero, from
 #: optimizer step ``start`` up to step ``stop`` of its schedule (None: to its end), the same way every time.

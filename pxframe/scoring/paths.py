@@ -1,4 +1,4 @@
-"""Quantities read off the engine's networks f, g and h: counts of active paths, values of all paths, saliencies.
+"""Quantities read off the engine's networks f, g and h: counts of active paths, and values of all paths.
 
 Iurada, Ciccone, Tommasi, "Finding Lottery Tickets in Vision Models via Data-driven Spectral Foresight Pruning",
 CVPR 2024. With v_p the product of the weights on path p and a_p its gates: f^k(x) = sum_p v_p a_p x_p;
@@ -20,8 +20,9 @@ from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Made, Reading, kept, path_dtype, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
-from pxframe.engine.scaled import Exponent, Scaled, add, align, power_of_two, writable
+from pxframe.engine.scaled import Exponent, Scaled, add
 from pxframe.scoring.net import Factors, Net
+from pxframe.scoring.saliencies import contract
 
 Pool = Literal["sum", "max"]
 
@@ -135,101 +136,6 @@ def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Ten
     left = {name: dense[name] * kept(mask, dense[name].dtype) for name, mask in net.masks.items()}
     masked = {name: weight.requires_grad_(leaves) for name, weight in left.items()}
     return dense | masked, exponents
-
-
-def contract(values: list[Scaled], factors: list[Scaled] | None = None) -> Scaled:
-    """R = sum_k c_k h^k over all outputs; without ``factors``, sum_k h^k. A value without dimensions."""
-    terms = []
-    for index, value in enumerate(values):
-        value = value.measured()
-        if factors is None:
-            terms.append(Scaled(value.mantissa.sum(), value.exponent))
-        else:
-            factor = factors[index].measured()
-            terms.append(Scaled((value.mantissa * factor.mantissa).sum(), value.exponent + factor.exponent))
-    return add(terms)
-
-
-def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """S = dR/du * u for the prunable weights, u as they stand in the path network; see :func:`plain` for its range."""
-    return plain(scaled_saliencies(net, total, weights))
-
-
-def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor], samples: int = 1) -> dict[str, Scaled]:
-    """S = dR/du * u as scaled values, all of R's exponent. Zero for a weight no path uses.
-
-    Args:
-        samples: how many inputs the path networks of R were given; 1 for open networks.
-    """
-    leaves = [weights[name] for name in net.masks]
-    found: tuple[Tensor | None, ...] = (None,) * len(leaves)
-    if total.mantissa.requires_grad:
-        with repeatable(samples):
-            found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
-    return {
-        name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)
-        for name, leaf, g in zip(net.masks, leaves, found, strict=True)
-    }
-
-
-def gathered_saliencies(
-    net: Net, parts: Iterable[tuple[Scaled, int]], weights: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """S of a sum R, from its terms, each with the number of inputs it was made of; see :func:`plain` for its range.
-
-    Each backward pass adds to the gradients of those before in their own memory, and then its graph is freed.
-    """
-    leaves = [weights[name] for name in net.masks]
-    sofar: Scaled | None = None  # 1, at the exponent that the gradients have so far
-    for total, number in parts:
-        now = Scaled(torch.ones_like(total.mantissa, requires_grad=False), total.exponent, 0.0)
-        before, now = align([sofar or now, now])
-        if sofar is not None and before is not sofar:
-            for leaf in leaves:
-                if leaf.grad is not None:
-                    leaf.grad.mul_(before.mantissa)
-        sofar = Scaled(torch.ones_like(now.mantissa), now.exponent, 0.0)
-        if total.mantissa.requires_grad:
-            with repeatable(number):
-                total.mantissa.backward(now.mantissa, inputs=leaves)
-    if sofar is None:
-        raise PxframeError("no data: 'batches' gave no (input, target) pair")
-    scores = {}
-    for name, leaf in zip(net.masks, leaves, strict=True):
-        gradient, leaf.grad = leaf.grad, None
-        found = torch.zeros_like(leaf) if gradient is None else _product(gradient, leaf.detach())
-        scores[name] = Scaled(found.detach(), sofar.exponent)
-    return plain(scores)
-
-
-def _product(gradient: Tensor, weight: Tensor) -> Tensor:
-    return gradient.mul_(weight) if writable(gradient) else gradient * weight
-
-
-def summed(parts: Iterable[Mapping[str, Scaled]]) -> dict[str, Tensor]:
-    """The sum of scores, as tensors. ``parts`` may be a generator: no more than two parts are in memory at a time."""
-    total: dict[str, Scaled] = {}
-    for part in parts:
-        for name, value in part.items():  # one by one, so that each sum takes the place of what it was made from
-            total[name] = add([total[name], value]) if name in total else value
-    if not total:
-        raise PxframeError("no data: 'batches' gave no (input, target) pair")
-    return plain(total)
-
-
-def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
-    """Scores as tensors: exact, unless they would leave their dtype; then divided by one power of two for all.
-
-    So the order of all weights is kept, and scores of shallow networks are the formula's own numbers.
-    """
-    aligned = align(list(scores.values()))
-    ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
-    top = torch.frexp(ends.abs().amax()).exponent
-    exponent = (120 - top).clamp(max=aligned[0].exponent)
-    exponent = torch.where(exponent + top < -60, -top, exponent)
-    half = exponent // 2  # 2**exponent itself may overflow
-    first, second = (power_of_two(e, ends) for e in (half, exponent - half))
-    return {name: (value.mantissa * first).mul_(second) for name, value in zip(scores, aligned, strict=True)}
 
 
 def jacobian_norms(net: Net, batches: Iterable[tuple[Any, Any]]) -> tuple[Scaled, Scaled]:

@@ -72,7 +72,7 @@ class Ticket:
     def emptied(self) -> list[str]:
         """The layers with nothing kept; and queries, keys or values of a fused weight, as ``"qkv.weight[q]"``."""
         whole = [name for name, mask in self.masks.items() if mask.numel() and not mask.any()]
-        return whole + emptied_rows(self.masks, self.meta.get("row_blocks"))
+        return whole + emptied_rows(self.masks, self.meta.get("fused_rows"))
 
     def save(self, path: str | Path) -> None:
         """Write the ticket to one safetensors file (:mod:`pxframe.ticket.file`), whole or not at all."""

@@ -3,7 +3,18 @@
 import torch
 from refusal import refused
 
-from pxframe.base.inputs import described, dtype_of, few, first, leaves, samples, shapes, signature, split, started
+from pxframe.base.inputs import (
+    described,
+    dtype_of,
+    few,
+    first,
+    leaves,
+    samples,
+    shapes,
+    signature,
+    split,
+    starting_tensors,
+)
 
 X, Y, N = torch.randn(5, 3, 4), torch.randn(5, 2, dtype=torch.float64), torch.arange(5)
 
@@ -19,10 +30,10 @@ def test_samples_are_cut_from_every_tensor_and_nothing_else():
 
 
 def test_paths_start_at_numbers_with_a_fraction_if_there_are_any():
-    assert [id(t) for t in started((X, N, Y))] == [id(X), id(Y)]
+    assert [id(t) for t in starting_tensors((X, N, Y))] == [id(X), id(Y)]
     assert dtype_of((N, X)) is torch.float32
     assert dtype_of((X, Y)) is torch.float64
-    assert started({"words": N})[0] is N
+    assert starting_tensors({"words": N})[0] is N
 
 
 def test_a_list_among_the_arguments_may_hold_a_sample_an_entry_so_checks_do_not_cut_it():

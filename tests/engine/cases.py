@@ -11,7 +11,8 @@ from torch import nn
 
 from pxframe.base.inputs import leaves
 from pxframe.scoring.net import Net
-from pxframe.scoring.paths import contract, jacobian_norms, open_paths, saliencies
+from pxframe.scoring.paths import jacobian_norms, open_paths
+from pxframe.scoring.saliencies import contract, saliencies
 from pxframe_plugins.px import PX
 
 

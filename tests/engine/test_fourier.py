@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from pxframe.scoring.net import Net
-from pxframe.scoring.paths import active_paths, contract, open_paths, saliencies
+from pxframe.scoring.paths import active_paths, open_paths
+from pxframe.scoring.saliencies import contract, saliencies
 
 
 class Filter(nn.Module):

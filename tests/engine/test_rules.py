@@ -11,7 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import pxframe
 from pxframe.scoring.net import Net
-from pxframe.scoring.paths import active_paths, contract, jacobian_norms, open_paths
+from pxframe.scoring.paths import active_paths, jacobian_norms, open_paths
+from pxframe.scoring.saliencies import contract
 
 
 def grid(x):

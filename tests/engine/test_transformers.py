@@ -10,8 +10,9 @@ from torch import nn
 
 import pxframe
 from pxframe.scoring.net import Net
-from pxframe.scoring.paths import active_paths, contract, open_paths
+from pxframe.scoring.paths import active_paths, open_paths
 from pxframe.scoring.prunable import prunable
+from pxframe.scoring.saliencies import contract
 from pxframe_plugins.px import PX
 from pxframe_plugins.synflow import SynFlow
 from pxframe_plugins.synflow_l2 import SynFlowL2

@@ -12,7 +12,7 @@ METHODS = [
     *("magnitude", "random", "snip", "iter_snip", "force", "grasp", "ntk_sap", "phew"),
     *("synflow", "synflow_l2", "logsynflow", "px"),
     dict(type="prospr", steps=1),
-    dict(type="px", factors="shared"),
+    dict(type="px", factors="recorded"),
     *(dict(type="px", variant=v) for v in ("joint", "calibrated", "joint_calibrated", "release1", "release2")),
 ]
 
@@ -76,7 +76,7 @@ def test_channels_are_refitted_and_costed():
 
 
 def test_a_collapse_is_seen_through_any_of_the_inputs():
-    """The class number is integer data; both images are cut off by pruning all but the words."""
+    """A zero norm cuts off both images and is named; one zero layer leaves the other image."""
     torch.manual_seed(0)
     model = Pair()
     with torch.no_grad():

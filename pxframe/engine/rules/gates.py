@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from pxframe.engine.rules.table import ACTIVATIONS, SIGMOIDS, Step, operation, rule, unknown
+from pxframe.engine.rules.table import ACTIVATIONS, SIGMOIDS, SOFTMAX, Step, operation, rule, unknown
 from pxframe.engine.scaled import Scaled, add, align
 
 
@@ -75,7 +75,7 @@ def _check_range(step: Step) -> None:
         raise unknown(step.node, "with a range that leaves out zero")
 
 
-@rule("softmax", "_softmax", "_safe_softmax", "exp")
+@rule(*SOFTMAX, "exp")
 def factor(step: Step) -> Scaled:
     """These make factors. Where a factor has a path value, it is that of what it is made from (see ``sharing``)."""
     return step.path()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pxframe.engine.reading import powered
-from pxframe.engine.rules.products import times
+from pxframe.engine.rules.products import by_number
 from pxframe.engine.rules.table import Step, operation, rule
 from pxframe.engine.scaled import Scaled, add
 
@@ -28,7 +28,7 @@ def addition(step: Step) -> Scaled:
         if step.is_path(argument):
             factor = step.node.kwargs.get("alpha", 1) if index == multiplied else 1
             over = len(terms) if step.reuse == index else over
-            terms.append(times(step, step.paths[argument], factor))
+            terms.append(by_number(step, step.paths[argument], factor))
     shape = step.result_shape()
     if over is not None and not (len(terms) > 1 and step.may_write(terms[over], shape)):
         over = None
@@ -51,7 +51,7 @@ def mean(step: Step) -> Scaled:
     keep = bool(step.option(2, "keepdim", False))
     size = math.prod(value.mantissa.shape[d] for d in dims)
     total = step.linear(value, lambda m: m.sum(dims, keepdim=keep), math.log2(max(1, size)))
-    return times(step, total, 1 / size) if operation(step.node) == "mean" else total
+    return by_number(step, total, 1 / size) if operation(step.node) == "mean" else total
 
 
 @rule("avg_pool2d", "avg_pool3d")

@@ -31,10 +31,10 @@ def convolution(step: Step) -> Scaled:
 def addmm(step: Step) -> Scaled:
     """beta * start + alpha * x @ w. A start that does not depend on the input is a bias: no path begins there."""
     step.refuse_factors(step.args[:1])
-    product = times(step, _matrix_product(step, 1, 2), step.node.kwargs.get("alpha", 1))
+    product = by_number(step, _matrix_product(step, 1, 2), step.node.kwargs.get("alpha", 1))
     if not step.is_path(step.args[0]):
         return product
-    start = times(step, step.path(), step.node.kwargs.get("beta", 1))
+    start = by_number(step, step.path(), step.node.kwargs.get("beta", 1))
     return add([product, start])
 
 
@@ -63,7 +63,7 @@ def embedding(step: Step) -> Scaled:
 @rule("mul")
 def multiplication(step: Step) -> Scaled:
     if not isinstance(step.args[1], fx.Node):
-        return times(step, step.path(), step.args[1])
+        return by_number(step, step.path(), step.args[1])
     return _elementwise(step, 0, 1)
 
 
@@ -74,7 +74,7 @@ def addcmul(step: Step) -> Scaled:
     step.refuse_factors([start])
     terms = [step.paths[start]] if step.is_path(start) else []
     if any(step.is_path(argument) for argument in product):
-        terms.append(times(step, _elementwise(step, 1, 2), step.node.kwargs.get("value", 1)))
+        terms.append(by_number(step, _elementwise(step, 1, 2), step.node.kwargs.get("value", 1)))
     return add(terms)
 
 
@@ -84,7 +84,7 @@ def division(step: Step) -> Scaled:
     if isinstance(divisor, fx.Node):
         coefficient = step.fixed(divisor)
         return step.linear(step.path(), lambda m: m / coefficient, _bits(step, divisor))
-    return times(step, step.path(), 1 / divisor)
+    return by_number(step, step.path(), 1 / divisor)
 
 
 def _matrix_product(step: Step, left: int, right: int) -> Scaled:
@@ -99,7 +99,7 @@ def _matrix_product(step: Step, left: int, right: int) -> Scaled:
             terms = weight.shape[-2 if from_right else -1]
             out = step.weighted(value, node, weight, lambda m, w: m @ w if from_right else w @ m, terms)
             is_open = step.is_recorded(node) and not step.reading.replay
-            return times(step, out, 1 / terms) if is_open else out
+            return by_number(step, out, 1 / terms) if is_open else out
 
         return _multiplied(step, carrier, recorded, apply)
 
@@ -125,17 +125,20 @@ def _elementwise(step: Step, left: int, right: int) -> Scaled:
 
 
 def _multiplied(step: Step, carrier: int, recorded: int, apply: Callable[[Scaled, Tensor], Scaled]) -> Scaled:
-    """``apply`` of the side with the paths, and of what the other side counts for; linear in both.
+    """The side that carries the paths, multiplied by what the other side counts for.
 
-    A factor that shares has one half of the score, wherever it has a path value.
+    If that side is a factor that shares, half of the score goes back through it, by the formula in ``sharing``.
+
+    Args:
+        apply: the product of a path value and a factor; linear in both.
     """
     value, factor, node = step.path(carrier), step.fixed(step.args[recorded]), step.args[recorded]
     if step.trace.shared is None or not step.is_path(node) or step.carries(recorded):
         return apply(value, factor)
     path = step.paths[node].mantissa
-    held = path.detach()
-    half = torch.where(held > 0, factor / 2, 0)
-    share = half * path / torch.where(held > 0, held, 1)
+    held = path.detach()  # [p]
+    half = torch.where(held > 0, factor / 2, 0)  # a / 2; 0 where no path leads to a
+    share = half * path / torch.where(held > 0, held, 1)  # a / 2 * p / [p]
     constant = Scaled(value.mantissa.detach(), value.exponent, value.growth)
     return add([apply(value, factor - half), apply(constant, share)])
 
@@ -177,7 +180,7 @@ def _once(weight: Tensor) -> Tensor:
     return weight
 
 
-def times(step: Step, value: Scaled, factor: Any) -> Scaled:
+def by_number(step: Step, value: Scaled, factor: Any) -> Scaled:
     """Multiply by a number."""
     if abs(factor) == 1 or (step.reading.power == 0 and factor != 0):
         return value

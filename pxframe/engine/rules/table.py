@@ -43,6 +43,7 @@ ACTIVATIONS = frozenset(
 )
 #: Elementwise operations with phi(0) > 0: factors where they only multiply, else activations with a bias phi(0).
 SIGMOIDS = frozenset(("sigmoid", "hardsigmoid", "softplus"))
+SOFTMAX = frozenset(("softmax", "_softmax", "_safe_softmax"))
 
 
 def rule(*operations: str) -> Callable[[Rule], Rule]:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pxframe.engine.blocks import find_blocks
+from pxframe.engine.fused import find_fused
 from pxframe.engine.trace import trace_model
 
 
@@ -107,4 +107,4 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_rows_are_found_by_what_they_make(case):
     make, shape, expected = CASES[case]
-    assert find_blocks(trace_model(make().eval(), torch.randn(shape))) == expected
+    assert find_fused(trace_model(make().eval(), torch.randn(shape))) == expected

@@ -1,4 +1,4 @@
-"""The blocks of rows of fused weights: which rows of an attention's ``qkv`` make queries, keys and values."""
+"""Fused weights: which rows of an attention's ``qkv`` make queries, which keys, and which values."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ import torch
 from torch import Tensor, fx
 
 from pxframe.engine.graph import Trace
-from pxframe.engine.roles import SOFTMAX
 from pxframe.engine.rules.norms import BATCH_NORMS
 from pxframe.engine.rules.shapes import MOVES, SAME
-from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, is_transposed, operation
+from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, SOFTMAX, is_transposed, operation
 
-#: Name of a block ("q", "k", "v") -> ranges of rows, from the first up to but without the last.
-Blocks = dict[str, list[tuple[int, int]]]
+#: Name of a part ("q", "k", "v") -> ranges of rows, from the first up to but without the last.
+Parts = dict[str, list[tuple[int, int]]]
 #: Operations that leave every value where it is.
 _IN_PLACE = SAME | {"mul", "div", "add", "sub", "neg", "masked_fill", "where", "clamp", "clamp_min", "clamp_max"}
 _IN_PLACE |= {*BATCH_NORMS, "native_layer_norm", "_fused_rms_norm", "relu", "silu", "gelu", "sigmoid"}
 
 
-def find_blocks(trace: Trace) -> dict[str, Blocks]:
-    """The weights whose rows make two or three of an attention's queries, keys and values, with their blocks.
+def find_fused(trace: Trace) -> dict[str, Parts]:
+    """The weights whose rows make two or three of an attention's queries, keys and values, with their parts.
 
     Each value of a layer's output is followed, by the number of the row that made it, until it meets another value in a
     matrix product. The two sides of the product that a softmax is taken of are the queries and the keys; what that
     softmax is multiplied by are the values.
 
     Returns:
-        name of a parameter -> its blocks. Weights that make only one of the three are left out.
+        name of a parameter -> its parts. Weights that make only one of the three are left out.
     """
     follow = _Follower(trace)
     for node in trace.nodes:
         if node in trace.active:
             follow.step(node)
-    fused = {name: blocks for name, blocks in follow.found.items() if len(blocks) > 1}
-    return {name: {block: _ranges(rows) for block, rows in blocks.items()} for name, blocks in fused.items()}
+    fused = {name: parts for name, parts in follow.found.items() if len(parts) > 1}
+    return {name: {part: _ranges(rows) for part, rows in parts.items()} for name, parts in fused.items()}
 
 
 class _Follower:
+    """Follows each value of a layer's output from the row that made it to the product that uses it."""
+
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         # node -> by position the number of the row that made a value, -1: another weight's; floats, since some of the
@@ -72,8 +73,8 @@ class _Follower:
                 return
         for attention, values in ((left, right), (right, left)):
             if attention in self._attends:
-                for block, side in zip("qkv", (*self._attends[attention], values), strict=True):
-                    self._note(block, side)
+                for part, side in zip("qkv", (*self._attends[attention], values), strict=True):
+                    self._note(part, side)
                 return
         if left in self._names and right in self._names:
             self._sides[node] = (left, right)
@@ -113,8 +114,8 @@ class _Follower:
         elif operation(node) == "getitem":
             found = self._rows[known[0]][node.args[1]]
         elif operation(node) in MOVES:
-            if any(isinstance(a, fx.Node) for a in node.all_input_nodes[1:]):
-                return
+            if len(node.all_input_nodes) > 1:
+                return  # moved by positions that are tensors
             found = self._apply(node, self._rows[known[0]])
         elif isinstance(node.meta["val"], Tensor):
             found = self._rows[known[0]].expand(node.meta["val"].shape)
@@ -128,10 +129,10 @@ class _Follower:
             return rows.reshape(node.args[1])  # type: ignore[arg-type]
         return node.target(rows, *node.args[1:], **node.kwargs)  # type: ignore[operator]
 
-    def _note(self, block: str, side: Any) -> None:
+    def _note(self, part: str, side: Any) -> None:
         if side in self._names:
             rows = set(map(int, self._rows[side].unique().tolist())) - {-1}
-            self.found.setdefault(self._names[side], {}).setdefault(block, set()).update(rows)
+            self.found.setdefault(self._names[side], {}).setdefault(part, set()).update(rows)
 
 
 def _ranges(rows: Iterable[int]) -> list[tuple[int, int]]:
