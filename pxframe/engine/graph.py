@@ -28,6 +28,8 @@ class Trace:
         factors: the active nodes that multiply path values and carry no path themselves.
         shared: None: factors are recorded. Else they share the score of the paths that they multiply, and these are the
             nodes that have a path value for that alone (see ``sharing``); none, where only sides of products share.
+        weightless: where factors share, the nodes that no parameter has a part in, such as an attention mask that is an
+            input. There is no weight to take their share.
         carried: product of two values that carry paths -> the positions of the arguments that paths run through in it
             (see ``roles``).
         last_use: node -> nodes whose values no later node reads.
@@ -52,6 +54,7 @@ class Trace:
     last_use: dict[fx.Node, list[fx.Node]]
     reuse: dict[fx.Node, int]
     shared: frozenset[fx.Node] | None = None
+    weightless: frozenset[fx.Node] = frozenset()
     tables: dict[Any, Any] = field(default_factory=dict)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,10 +146,15 @@ class _Network:
         return after(value)
 
     def _share(self, node: fx.Node) -> None:
-        """The path value of a node that shares. What no rule can read shares nothing, and so does what it makes."""
-        if all(n in self.paths for n in node.all_input_nodes if n in self._trace.paths):
-            with suppress(PxframeError):  # a model that is scored without shares must be scored with them, too
-                self.paths[node] = self._path(node)
+        """The path value of a node that shares, if a rule can read it and what it needs has one."""
+        try:
+            value = self._path(node)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a model that is scored without shares must be scored with them, too
+            return
+        if value is not None:  # the indices beside a maximum
+            self.paths[node] = value
 
     def forget(self, node: fx.Node) -> None:
         self.paths.pop(node, None)

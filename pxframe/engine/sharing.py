@@ -10,7 +10,10 @@ paths and a factor a is written as
 Half goes back through a, to each weight by its share of p, the path value of what a is made from. A softmax and ``exp``
 hand p on, a sigmoid multiplies it by its gate. Where queries meet keys, p is the product of both path values, and each
 gets one half of the half. So a head's queries and keys together score as much as its values, and the scores of a layer
-that all paths run through still add up to R. An entry of a that no path leads to (p = 0) leaves all of the score to m.
+that all paths run through still add up to R.
+
+Where no path leads to an entry of a (p = 0), or none with a weight on it, m has all of the score. Where none leads to a
+query, as to a class token's in the first block, the key has the query's part, and the other way round.
 
 Divisors, and what normalises (1 / sigma), share nothing, in layer norms written out as in torch's own.
 """
@@ -44,7 +47,20 @@ def sharing(trace: Trace) -> Trace:
     factors = needed(trace.nodes, trace.active, roles, [*trace.outputs, *shared])[1]
     own = {node: name for node, name in trace.tensors.items() if name in trace.parameters}
     moved, computed = find_computed(trace.nodes, trace.active, paths, own)
-    return dataclasses.replace(trace, paths=paths, factors=factors, moved=moved, computed=computed, shared=shared)
+    weightless = _weightless(trace, {*moved, *computed})
+    return dataclasses.replace(
+        trace, paths=paths, factors=factors, moved=moved, computed=computed, shared=shared, weightless=weightless
+    )
+
+
+def _weightless(trace: Trace, weights: Set[fx.Node]) -> frozenset[fx.Node]:
+    """The active nodes that no parameter has a part in."""
+    found = set(trace.inputs)
+    for node in trace.nodes:
+        read = node.all_input_nodes
+        if node in trace.active and not any(n in weights or (n in trace.active and n not in found) for n in read):
+            found.add(node)
+    return frozenset(found)
 
 
 def _sharing_nodes(trace: Trace, carrying: Set[fx.Node]) -> frozenset[fx.Node]:
@@ -70,8 +86,8 @@ def _carrying(trace: Trace, roles: Roles) -> frozenset[fx.Node]:
             continue
         if is_source(node) and node not in roles.carried and operation(node) not in _SHARING:
             continue
-        if any(n in found for n in _paths_from(node)):
-            found.add(node)
+        if operation(node) == "embedding" or any(n in found for n in _paths_from(node)):
+            found.add(node)  # paths start at an embedding
     return frozenset(found)
 
 

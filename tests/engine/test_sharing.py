@@ -124,7 +124,85 @@ def test_a_query_that_no_path_leads_to_counts_as_a_constant():
     scores = scores_of(Tokens(), torch.randn(1, 4, 3), **SHARED)
     q, k, v = np.split(scores["attend.in_proj_weight"], 3)
     assert (q == 0).all()
-    np.testing.assert_allclose(k.sum(), v.sum() / 2)
+    np.testing.assert_allclose(k.sum(), v.sum())
+    np.testing.assert_allclose(scores["embed.weight"].sum(), scores["out.weight"].sum())
+
+
+@pytest.mark.parametrize("layers", [("q",), ("k",), ("q", "k")])
+def test_what_queries_or_keys_cannot_take_goes_to_the_others(layers):
+    model = Attention()
+    with torch.no_grad():
+        for layer in layers:
+            model.get_submodule(layer).weight.zero_()
+    scores = scores_of(model, torch.randn(1, 4, 3), **SHARED)
+    total = scores["out.weight"].sum()
+    expected = {"q": total / 2, "k": total / 2, "v": total / 2} | dict.fromkeys(layers, 0)
+    if len(layers) == 2:
+        expected["v"] = total
+    for layer, share in expected.items():
+        np.testing.assert_allclose(scores[f"{layer}.weight"].sum(), share)
+
+
+@pytest.mark.parametrize("shrunk", [1e-12, 1e-18, 1e-20, 1e-25])
+@pytest.mark.parametrize("scorer", ["synflow", "synflow_l2", "px"])
+def test_a_gate_that_is_nearly_dead_gives_finite_scores_that_add_up(shrunk, scorer):
+    """In float32 the inverse of its path value may be infinite."""
+    model, x = Excited().eval(), torch.randn(1, 3, 6, 6)
+    with torch.no_grad():
+        model.excite.fc2.weight[1] *= shrunk
+    scores = pxframe.score(model, [(x, None)], scorer)
+    recorded = pxframe.score(model, [(x, None)], dict(type=scorer, factors="recorded"))
+    assert float(scores["conv.weight"].sum()) == pytest.approx(float(recorded["conv.weight"].sum()), rel=1e-5)
+    assert all((score >= 0).all() for score in scores.values())
+
+
+class Pooled(nn.Module):
+    """``function(a(x), mask)``, summed over tokens."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.out, self.function = nn.Linear(3, 4), nn.Linear(4, 2), function
+
+    def forward(self, x, mask):
+        return self.out(self.function(self.a(x), mask).sum(1))
+
+
+MASKED = {
+    "multiplied": (lambda x, mask: x * mask[..., None], torch.tensor([[1.0, 0, 1, 1], [1, 1, 0, 0]])),
+    "added": (
+        lambda x, mask: torch.softmax(x @ x.mT + mask[:, None], -1) @ x,
+        torch.tensor([[0.0, -torch.inf, 0, 0], [0, 0, -torch.inf, -torch.inf]]),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", MASKED)
+@pytest.mark.parametrize("scorer", ["synflow", dict(type="px", variant="joint")], ids=["open", "gated"])
+def test_a_mask_that_is_an_input_takes_no_share(how, scorer):
+    function, mask = MASKED[how]
+    scores = pxframe.score(Pooled(function), [((torch.randn(2, 4, 3), mask), None)], scorer)
+    assert float(scores["a.weight"].sum()) == pytest.approx(float(scores["out.weight"].sum()), rel=1e-5)
+
+
+class Asked(nn.Module):
+    """A gate from an embedding of class numbers, and one that also reads where a maximum stands."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.gate, self.at, self.out = nn.Linear(3, 4), nn.Linear(3, 4), nn.Linear(3, 4), nn.Linear(4, 2)
+        self.words, self.of_words = nn.Embedding(5, 3), nn.Linear(3, 4)
+
+    def forward(self, x, number):
+        gate = torch.sigmoid(self.gate(x) + self.at(x).max(-1, keepdim=True)[1])
+        return self.out(self.a(x) * gate * torch.sigmoid(self.of_words(self.words(number))))
+
+
+def test_gates_from_embeddings_and_beside_indices_share():
+    scores = pxframe.score(Asked(), [((torch.randn(2, 3), torch.tensor([1, 2])), None)], SHARED)
+    total = float(scores["out.weight"].sum())
+    shares = {"of_words.weight": 1 / 2, "a.weight": 1 / 4, "gate.weight": 1 / 4, "at.weight": 0}
+    for name, share in shares.items():
+        assert float(scores[name].sum()) == pytest.approx(share * total, rel=1e-5), name
 
 
 class Excited(nn.Module):

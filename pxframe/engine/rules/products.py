@@ -12,6 +12,9 @@ from torch import Tensor, fx
 from pxframe.engine.rules.table import Step, rule
 from pxframe.engine.scaled import Scaled, add
 
+#: Path values below this share of the largest count as none: in float32 their inverse would leave no room.
+_LEAST = 1e-20
+
 
 @rule("convolution")
 def convolution(step: Step) -> Scaled:
@@ -103,13 +106,7 @@ def _matrix_product(step: Step, left: int, right: int) -> Scaled:
 
         return _multiplied(step, carrier, recorded, apply)
 
-    return _either(step, left, right, carry, _matmul)
-
-
-def _matmul(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``. A row or column that no path leads to, as a class token's, counts as a constant: as ones."""
-    rows, columns = left.detach().sum(-1, keepdim=True), right.detach().sum(-2, keepdim=True)
-    return torch.where(rows > 0, left, 1) @ torch.where(columns > 0, right, 1)
+    return _either(step, left, right, carry, torch.matmul)
 
 
 def _elementwise(step: Step, left: int, right: int) -> Scaled:
@@ -133,12 +130,13 @@ def _multiplied(step: Step, carrier: int, recorded: int, apply: Callable[[Scaled
         apply: the product of a path value and a factor; linear in both.
     """
     value, factor, node = step.path(carrier), step.fixed(step.args[recorded]), step.args[recorded]
-    if step.trace.shared is None or not step.is_path(node) or step.carries(recorded):
+    if step.trace.shared is None or not step.shares(node) or step.carries(recorded):
         return apply(value, factor)
-    path = step.paths[node].mantissa
+    path = step.paths[node].measured().mantissa
     held = path.detach()  # [p]
-    half = torch.where(held > 0, factor / 2, 0)  # a / 2; 0 where no path leads to a
-    share = half * path / torch.where(held > 0, held, 1)  # a / 2 * p / [p]
+    reached = (held > _LEAST) & held.isfinite()  # by a path
+    half = torch.where(reached, factor / 2, 0)
+    share = half * torch.where(reached, path, 0) / torch.where(reached, held, 1)
     constant = Scaled(value.mantissa.detach(), value.exponent, value.growth)
     return add([apply(value, factor - half), apply(constant, share)])
 
@@ -157,15 +155,27 @@ def _either(
     """
     sides = [pair for pair in ((left, right), (right, left)) if step.carries(pair[0])]
     if len(sides) == 2 and step.is_shared:
-        one, other = (step.path(at).measured() for at in (left, right))
-        m, n = one.mantissa, other.mantissa
-        product = (multiply(m, n.detach()) + multiply(m.detach(), n)) / 2
-        return Scaled(product, one.exponent + other.exponent).measured()
+        return _halves(step.path(left).measured(), step.path(right).measured(), multiply)
     terms = [carry(*pair) for pair in sides]
     if len(terms) == 1:
         return terms[0]
     half = 0.25 if step.reading.replay else 0.5**step.reading.power  # what is recorded counts squared
     return add([step.linear(term, lambda m: m * half, 0.0) for term in terms])
+
+
+def _halves(one: Scaled, other: Scaled, multiply: Callable[[Tensor, Tensor], Tensor]) -> Scaled:
+    """The product of two path values, each of which gets one half of the score.
+
+    Where no path leads to a side (the query of a class token; a row of a matrix that is all zeros), it counts as a
+    constant of 1, and the other side gets all. Where no path leads to either, the product is 0.
+    """
+    m, n, matrices = one.mantissa, other.mantissa, multiply is torch.matmul
+    left = (m.detach().amax(-1, keepdim=True) if matrices else m.detach()) > 0
+    right = (n.detach().amax(-2, keepdim=True) if matrices else n.detach()) > 0
+    m, n = torch.where(left, m, 1), torch.where(right, n, 1)
+    through_m = left * torch.where(right, 0.5, 1.0).to(m.dtype) * multiply(m, n.detach())
+    through_n = right * torch.where(left, 0.5, 1.0).to(n.dtype) * multiply(m.detach(), n)
+    return Scaled(through_m + through_n, one.exponent + other.exponent).measured()
 
 
 def _bits(step: Step, node: fx.Node) -> float:

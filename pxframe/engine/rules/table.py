@@ -134,7 +134,18 @@ class Step:
         return self.paths[self.args[index]]
 
     def is_path(self, argument: Any) -> bool:
-        return isinstance(argument, fx.Node) and argument in self.paths
+        """Whether an argument has a path value that this operation takes."""
+        if not isinstance(argument, fx.Node) or argument not in self.paths:
+            return False
+        return not self.is_shared or argument not in self.trace.weightless or not self._beside_weights
+
+    @property
+    def _beside_weights(self) -> bool:
+        return any(n in self.paths and n not in self.trace.weightless for n in self.node.all_input_nodes)
+
+    def shares(self, argument: Any) -> bool:
+        """Whether an argument that multiplies paths has a path value of its own, with weights on its paths."""
+        return self.is_path(argument) and argument not in self.trace.weightless
 
     def carries(self, index: int) -> bool:
         """Whether paths run through an argument of this product; where they do not, it multiplies them."""
