@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -47,8 +47,9 @@ class _Follower:
         # operations that move values move no integers
         self._rows: dict[fx.Node, Any] = {}
         self._names: dict[fx.Node, str] = {}  # node -> the weight whose rows they are
-        self._sides: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}  # product of queries and keys, or behind one -> both
-        self._attends: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}  # the softmax of one, or behind it -> both
+        self._sides: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}  # product of two, or behind one -> left and right
+        self._columns: dict[fx.Node, Any] = {}  # the same nodes -> by position the number of the right side's column
+        self._attends: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}  # a softmax, or behind one -> queries and keys
         self.found: dict[str, dict[str, set[int]]] = {}
 
     def step(self, node: fx.Node) -> None:
@@ -57,13 +58,13 @@ class _Follower:
             self._product(node)
         elif kind in SOFTMAX:
             if node.args[0] in self._sides:
-                self._attends[node] = self._sides[node.args[0]]  # type: ignore[index]
+                self._attends[node] = self._queries_and_keys(cast(fx.Node, node.args[0]), cast(int, node.args[1]))
         elif kind in MOVES or kind in _IN_PLACE or kind in ("getitem", "cat"):
             for known in (self._sides, self._attends):
                 for read in node.all_input_nodes[:2]:
                     if read in known:
                         known[node] = known[read]
-            self._moved(node)
+            self._move(node)
 
     def _product(self, node: fx.Node) -> None:
         left, right = (cast(fx.Node, node.args[at]) for at in sorted(PRODUCTS[operation(node)]))
@@ -77,7 +78,17 @@ class _Follower:
                     self._note(part, side)
                 return
         if left in self._names and right in self._names:
-            self._sides[node] = (left, right)
+            self._sides[node], shape = (left, right), node.meta["val"].shape
+            self._columns[node] = torch.arange(float(shape[-1])).expand(shape)
+
+    def _queries_and_keys(self, scores: fx.Node, dim: int) -> tuple[fx.Node, fx.Node]:
+        """The two sides of a product that a softmax is taken of. It is taken over the keys."""
+        left, right = self._sides[scores]
+        columns = self._columns.get(scores)
+        if columns is None or columns.shape[dim] == 1:
+            return left, right
+        over_rows = torch.equal(columns, columns.narrow(dim, 0, 1).expand_as(columns))
+        return (right, left) if over_rows else (left, right)
 
     def _start(self, node: fx.Node, weight: Any, on_right: bool) -> None:
         """The rows of a weight that make each value of the node."""
@@ -100,39 +111,55 @@ class _Follower:
             shape = node.meta["val"].shape
             return torch.arange(float(shape[0])).view(-1, *[1] * (len(shape) - 1)).expand(shape)
         whole = self._numbers(node.args[0])
-        return whole[node.args[1]] if operation(node) == "getitem" else self._apply(node, whole)
+        return whole[node.args[1]] if operation(node) == "getitem" else _apply(node, whole)
 
-    def _moved(self, node: fx.Node) -> None:
-        """Rows of values that an operation moves, or leaves where they are."""
+    def _move(self, node: fx.Node) -> None:
+        """What is known of the values that an operation moves, or leaves where they are."""
+        columns = [n for n in node.all_input_nodes if n in self._columns]
+        if columns:
+            self._columns[node] = _moved(node, self._columns, columns)
         known = [n for n in node.all_input_nodes if n in self._names]
         if not known:
             return
-        if operation(node) == "cat":
-            parts: Any = node.args[0]
-            rows: Any = [self._rows.get(n, torch.full(n.meta["val"].shape, -1.0)) for n in parts]
-            found: Any = torch.cat(rows, *cast(tuple[int], node.args[1:]))
-        elif operation(node) == "getitem":
-            found = self._rows[known[0]][node.args[1]]
-        elif operation(node) in MOVES:
-            if len(node.all_input_nodes) > 1:
-                return  # moved by positions that are tensors
-            found = self._apply(node, self._rows[known[0]])
-        elif isinstance(node.meta["val"], Tensor):
-            found = self._rows[known[0]].expand(node.meta["val"].shape)
-        else:  # a norm, with its statistics
-            found = [self._rows[known[0]]]
-        self._rows[node], self._names[node] = found, self._names[known[0]]
+        name, moves = self._names[known[0]], operation(node) in MOVES or operation(node) in ("getitem", "cat")
+        if not moves and any(self._names[n] != name or not self._same_rows(known[0], n) for n in known[1:]):
+            return  # two layers' values, or a gate and what it multiplies: neither's
+        rows = _moved(node, self._rows, [n for n in known if self._names[n] == name])
+        if rows is not None:
+            self._rows[node], self._names[node] = rows, name
 
-    @staticmethod
-    def _apply(node: fx.Node, rows: Tensor) -> Any:
-        if "view" in operation(node):  # the numbers have other strides than the values
-            return rows.reshape(node.args[1])  # type: ignore[arg-type]
-        return node.target(rows, *node.args[1:], **node.kwargs)  # type: ignore[operator]
+    def _same_rows(self, one: fx.Node, other: fx.Node) -> bool:
+        return torch.equal(self._rows[one].unique(), self._rows[other].unique())
 
     def _note(self, part: str, side: Any) -> None:
         if side in self._names:
             rows = set(map(int, self._rows[side].unique().tolist())) - {-1}
             self.found.setdefault(self._names[side], {}).setdefault(part, set()).update(rows)
+
+
+def _moved(node: fx.Node, numbers: Mapping[fx.Node, Any], known: list[fx.Node]) -> Any:
+    """The numbers of a node's values, from those of the inputs that are ``known``; None if they cannot be told."""
+    kind, first = operation(node), numbers[known[0]]
+    if kind == "cat":
+        parts: Any = node.args[0]
+        filled = [numbers[n] if n in known else torch.full(n.meta["val"].shape, -1.0) for n in parts]
+        return torch.cat(filled, *cast(tuple[int], node.args[1:]))
+    if kind == "getitem":
+        return first[node.args[1]]
+    if kind in MOVES:
+        return None if len(node.all_input_nodes) > 1 else _apply(node, first)  # an index may be a tensor
+    if isinstance(node.meta["val"], Tensor):
+        return first.expand(node.meta["val"].shape)
+    return [first]  # a norm, with its statistics
+
+
+def _apply(node: fx.Node, numbers: Tensor) -> Any:
+    """An operation that moves values, applied to their numbers."""
+    if operation(node) in SAME:  # another dtype would round them
+        return numbers
+    if "view" in operation(node):  # the numbers have other strides than the values
+        return numbers.reshape(node.args[1])  # type: ignore[arg-type]
+    return node.target(numbers, *node.args[1:], **node.kwargs)  # type: ignore[operator]
 
 
 def _ranges(rows: Iterable[int]) -> list[tuple[int, int]]:

@@ -77,6 +77,48 @@ class Stored(nn.Module):
         return F.softmax(q @ k.mT, -1) @ v
 
 
+class Turned(nn.Module):
+    """Keys on the left of the product, and the softmax over its rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return (k @ q.mT).softmax(-2).mT @ v
+
+
+class TurnedBack(Turned):
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return (k @ q.mT).transpose(-1, -2).softmax(-1) @ v
+
+
+class GatedValues(nn.Module):
+    """Values that another part of the same layer gates: not to be told from their gate."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(8, 32)
+
+    def forward(self, x):
+        g, q, k, v = self.qkv(x).chunk(4, -1)
+        return (q @ k.mT).softmax(-1) @ (F.silu(g) * v)
+
+
+class Rounded(nn.Module):
+    """A weight of many rows that is rounded before it is used."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Parameter(torch.randn(900, 8))
+
+    def forward(self, x):
+        q, k, v = F.linear(x, self.qkv.to(torch.bfloat16).float()).chunk(3, -1)
+        return (q @ k.mT).softmax(-1) @ v
+
+
 class Packed(nn.Module):
     def __init__(self):
         super().__init__()
@@ -100,6 +142,10 @@ CASES = {
     "convolution": (Maps, IMAGE, {"qkv.weight": {"q": [(0, 4)], "k": [(4, 8)], "v": [(8, 16)]}}),
     "torch's attention": (Packed, TOKENS, {"attend.in_proj_weight": THIRDS}),
     "rows are inputs": (Stored, TOKENS, {}),
+    "keys on the left": (Turned, TOKENS, {"qkv.weight": THIRDS}),
+    "keys on the left, turned": (TurnedBack, TOKENS, {"qkv.weight": THIRDS}),
+    "gated values": (GatedValues, TOKENS, {"qkv.weight": {"q": [(8, 16)], "k": [(16, 24)]}}),
+    "rounded": (Rounded, TOKENS, {"qkv": {"q": [(0, 300)], "k": [(300, 600)], "v": [(600, 900)]}}),
     "no attention": (lambda: nn.Linear(8, 24), TOKENS, {}),
 }
 
