@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor], sa
             found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
     return {
         name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)
-        for name, leaf, g in zip(net.masks, leaves, found, strict=True)
+        for name, leaf, g in zip(net.masks, leaves, _apart(found), strict=True)
     }
 
 
@@ -53,7 +53,8 @@ def gathered_saliencies(
 ) -> dict[str, Tensor]:
     """S of a sum R, from its terms, each with the number of inputs it was made of; see :func:`plain` for its range.
 
-    Each backward pass adds to the gradients of those before in their own memory, and then its graph is freed.
+    Each backward pass adds to the gradients of those before in their own memory, and then its graph is freed. Where
+    torch adds up gradients so, no two leaves share memory.
     """
     leaves = [weights[name] for name in net.masks]
     scale: Scaled | None = None  # 1, at the exponent that the gradients have so far
@@ -76,6 +77,20 @@ def gathered_saliencies(
         found = torch.zeros_like(leaf) if gradient is None else _product(gradient, leaf.detach())
         scores[name] = Scaled(found.detach(), scale.exponent)
     return plain(scores)
+
+
+def _apart(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients, copied where they lie in the memory of another, so that each may be written into.
+
+    The summands of a weight get one gradient from torch, and what was joined to make one gets views of it.
+    """
+    seen: set[int] = set()
+    apart: list[Tensor | None] = []
+    for gradient in gradients:
+        memory = 0 if gradient is None else gradient.untyped_storage().data_ptr()
+        apart.append(gradient if gradient is None or memory not in seen else gradient.clone())
+        seen.add(memory)
+    return apart
 
 
 def _product(gradient: Tensor, weight: Tensor) -> Tensor:
