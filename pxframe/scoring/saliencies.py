@@ -111,12 +111,13 @@ def summed(parts: Iterable[Mapping[str, Scaled]]) -> dict[str, Tensor]:
 def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     """Scores as tensors: exact, unless they would leave their dtype; then divided by one power of two for all.
 
-    So the order of all weights is kept, and scores of shallow networks are the formula's own numbers.
+    So the order of all weights is kept, and scores of shallow networks are the formula's own numbers. A float32 ends at
+    2**128; scores end at 2**90, so that sums of them, such as a channel's, and their products with a layer's size fit.
     """
     aligned = align(list(scores.values()))
     ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
     top = torch.frexp(ends.abs().amax()).exponent
-    exponent = (120 - top).clamp(max=aligned[0].exponent)
+    exponent = (90 - top).clamp(max=aligned[0].exponent)
     exponent = torch.where(exponent + top < -60, -top, exponent)
     half = exponent // 2  # 2**exponent itself may overflow
     first, second = (power_of_two(e, ends) for e in (half, exponent - half))

@@ -1,4 +1,4 @@
-"""From R to scores: gradients that share memory."""
+"""From R to scores: gradients that share memory, and scores that leave their dtype."""
 
 import pytest
 import torch
@@ -65,3 +65,15 @@ def test_gradients_that_share_memory_are_multiplied_apart(shapes):
     scores = gathered_saliencies(net, ((total(weights), 1) for _ in range(2)), weights)
     for name, score in scores.items():
         assert torch.allclose(score, expected[name]), name
+
+
+@pytest.mark.parametrize("compute_aware", [False, True])
+def test_scores_of_a_channel_whose_weights_have_huge_scores_are_finite(compute_aware):
+    model = nn.Sequential(*(nn.Linear(512, 512, bias=False) for _ in range(30)))
+    for layer in model:
+        nn.init.constant_(layer.weight, 30.0)
+    granularity = dict(type="channel", compute_aware=compute_aware)
+    ticket = pxframe.prune(
+        model, [(torch.ones(1, 512), None)], "synflow", granularity=granularity, sparsity=0.01, rounds=1
+    )
+    assert ticket.kept == round(30 * 512 * 0.99) * 512
