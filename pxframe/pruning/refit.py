@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import dtype_of
 from pxframe.base.undisturbed import stream
 from pxframe.engine.interpret import interpret, ones_input
-from pxframe.engine.reading import Reading, path_dtype, path_leaves
+from pxframe.engine.reading import Reading, path_leaves
 from pxframe.engine.scaled import Exponent, Scaled, power_of_two
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import f_tensors
@@ -36,7 +35,7 @@ def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
     weights = path_leaves(net.parameters, net.masks, power=0)
     reading = Reading(weights, power=0, replay=False, after=_reached)
     with torch.enable_grad():
-        run = interpret(net.trace(one), f_tensors(net), one, [(reading, ones_input(one, path_dtype(dtype_of(one))))])
+        run = interpret(net.trace(one), f_tensors(net), one, [(reading, ones_input(one, net.path_dtype))])
         total = torch.stack([value.mantissa.sum() for value in run.paths[0]]).sum()
     leaves = [weights[name] for name in net.masks]
     found: tuple[Tensor | None, ...] = (None,) * len(leaves)

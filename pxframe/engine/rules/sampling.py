@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pxframe.engine.reading import path_dtype, powered
+from pxframe.engine.reading import powered
 from pxframe.engine.rules.table import Step, rule, unknown
 from pxframe.engine.scaled import Scaled
 
@@ -103,7 +103,7 @@ def deformable_convolution(step: Step) -> Scaled:
 
 def _precise(positions: Tensor) -> Tensor:
     """As at least float32: bfloat16 rounds positions by pixels in large maps."""
-    return positions.to(path_dtype(positions.dtype))
+    return positions.to(torch.promote_types(positions.dtype, torch.float32))
 
 
 def _pixels(position: Tensor, size: int, align: bool) -> Tensor:
