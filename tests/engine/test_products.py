@@ -88,6 +88,14 @@ JOINED = {
         lambda a, b, c: b * nn.functional.silu(a),
         lambda n, a, b, c: recorded(n, b, a, gate=silu),
     ),
+    "glu": (
+        lambda a, b, c: nn.functional.glu(torch.cat([a, b], 1)),
+        lambda n, a, b, c: recorded(n, a, b, gate=sigmoid),
+    ),
+    "glu, along another dimension": (
+        lambda a, b, c: nn.GLU(1)(torch.stack([a, b], 1)).squeeze(1),
+        lambda n, a, b, c: recorded(n, a, b, gate=sigmoid),
+    ),
     "two plain sides": (lambda a, b, c: a * b, lambda n, a, b, c: both(n, a, b)),
     "two activated sides": (
         lambda a, b, c: torch.tanh(a) * nn.functional.silu(b),
