@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 
 import pxframe
-from pxframe.base.inputs import dtype_of, samples, split, starting_tensors
+from pxframe.base.inputs import samples, split, starting_tensors
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input, squared_input
-from pxframe.engine.reading import Reading, path_dtype, path_weights
+from pxframe.engine.reading import Reading, path_weights
 from pxframe.engine.scaled import Scaled
 from pxframe.scoring.net import FACTORS
 from pxframe.scoring.paths import (
@@ -94,7 +94,7 @@ def _joint(net, batches, batch_norm, factors):
     reading = Reading(weights, power=2, replay=True, variances=variances, exponents=exponents)
 
     def part(inputs):
-        start = squared_input(inputs, path_dtype(dtype_of(inputs)))
+        start = squared_input(inputs, net.path_dtype)
         trace = net.trace(inputs, factors=factors)
         run = interpret(trace, f_tensors(net), inputs, [(reading, start)], batch_norm=batch_norm)
         check_outputs(net, run.outputs, samples(inputs))
@@ -121,8 +121,8 @@ def _release(net, batches, first):
     h = Reading(weights, power=2, replay=False, norm="batch")
 
     def part(inputs):
-        dtype = path_dtype(dtype_of(inputs))
-        batch, squares = [Scaled.of(x.to(dtype)) for x in starting_tensors(inputs)], squared_input(inputs, dtype)
+        batch = [Scaled.of(x.to(net.path_dtype)) for x in starting_tensors(inputs)]
+        squares = squared_input(inputs, net.path_dtype)
         with torch.no_grad():
             counts = interpret(net.trace(inputs), f_tensors(net), inputs, [(g, batch if first else squares)]).paths[0]
         if first:
@@ -130,7 +130,7 @@ def _release(net, batches, first):
         else:
             counts = [Scaled(c.mantissa.sum(0, keepdim=True), c.exponent) for c in counts]
             one = net.one(inputs)
-            values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, dtype))]).paths[0]
+            values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, net.path_dtype))]).paths[0]
         scores = scaled_saliencies(net, contract(values, counts), weights, samples(inputs) if first else 1)
         last = (lambda s, u: s * u) if first else (lambda s, u: s.abs())
         return {n: Scaled(last(s.mantissa, weights[n].detach()), s.exponent) for n, s in scores.items()}

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -191,4 +192,8 @@ def _hashable(value: Any) -> Hashable:
         return type(value), tuple((key, _hashable(part)) for key, part in value.items())
     if isinstance(value, (tuple, list)):
         return type(value), tuple(map(_hashable, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return type(value), tuple(_hashable(getattr(value, f.name)) for f in dataclasses.fields(value))
+    if isinstance(value, np.ndarray):  # repr leaves out the middle of a large one
+        return np.ndarray, value.shape, str(value.dtype), value.tobytes()
     return type(value), value if isinstance(value, Hashable) else repr(value)

@@ -7,7 +7,8 @@ gate of an activation, a factor has a different value in each network:
 * in f it has the value that the model computes;
 * a reading that replays f multiplies by that value *squared*;
 * an open reading knows no data: a softmax is uniform over the positions that an added mask of minus infinity leaves,
-  which makes it a fixed coefficient like average pooling's; any other factor is 1, and so is what 1 - factor makes.
+  which makes it a fixed coefficient like average pooling's; any other factor is 1, and so is what 1 - factor makes. A
+  comparison holds, and so does its opposite; a choice between a factor and a constant takes the factor.
 
 The recorded side of a product of two activations counts as a factor in that product. With its gates open it is 1 in an
 elementwise product; in a matrix product it takes the mean of the rows or columns that it sums, as a softmax does.
@@ -52,7 +53,7 @@ def multiplier(node: fx.Node, trace: Trace, reading: Reading, value: Callable[[f
         return value(node).to(like.dtype).square()
     if node not in trace.factors or node in trace.data:
         return like.new_ones(()).expand(node.meta["val"].shape)
-    return powered(value(node), reading.power)
+    return powered(value(node).to(like.dtype), reading.power)
 
 
 def open_factor(node: fx.Node, trace: Trace, value: Callable[[fx.Node], Any], like: Tensor) -> Any:
@@ -69,12 +70,31 @@ def open_factor(node: fx.Node, trace: Trace, value: Callable[[fx.Node], Any], li
         return scores.softmax(dim).nan_to_num(0.0)  # a row that is masked everywhere attends to nothing
     made_here = any(n in trace.active and n not in trace.factors for n in node.all_input_nodes)
     complement = operation(node) == "rsub" and not isinstance(node.args[1], fx.Node)
-    if made_here or complement or is_source(node) or node in trace.data:
-        return pytree.tree_map(lambda v: like.new_ones(v.shape), node.meta["val"])
+    opposite = operation(node) in ("logical_not", "bitwise_not")
+    if made_here or complement or opposite or is_source(node) or node in trace.data:
+        return pytree.tree_map(lambda v: open_ones(v, like), node.meta["val"])
+    chosen = _chosen(node, trace)
+    if chosen is not None:
+        return value(chosen).expand(node.meta["val"].shape)
     if "view" in operation(node):  # the open value may have other strides than f's value
         return value(node.all_input_nodes[0]).reshape(node.args[1])
     args, kwargs = map_arg((node.args, node.kwargs), lambda n: _of_dtype(value(n), like))
     return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def open_ones(described: Tensor, like: Tensor) -> Tensor:
+    """Ones of the shape of ``described``, in the dtype of ``like``; true where it holds truth values."""
+    return like.new_ones(described.shape, dtype=torch.bool if described.dtype == torch.bool else like.dtype)
+
+
+def _chosen(node: fx.Node, trace: Trace) -> fx.Node | None:
+    """The factor that a choice by the data takes with its gates open; None for other nodes, and without a factor."""
+    order = {"where": (0, 1, 2), "masked_fill": (1, 0, 2)}.get(operation(node))  # the condition first
+    if order is None:
+        return None
+    condition, *branches = (node.args[at] for at in order)
+    found = [n for n in branches if isinstance(n, fx.Node) and n in trace.factors]
+    return found[0] if found and condition in trace.active else None
 
 
 def _of_dtype(value: Any, like: Tensor) -> Any:

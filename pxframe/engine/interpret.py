@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import leaves, starting_tensors
 from pxframe.engine.computed import Computed
-from pxframe.engine.factors import multiplier, open_factor
+from pxframe.engine.factors import multiplier, open_factor, open_ones
 from pxframe.engine.graph import Trace
 from pxframe.engine.reading import Reading
 from pxframe.engine.rules import norms
@@ -123,7 +123,7 @@ class _Network:
         self._like = start[0].mantissa.new_empty(0)  # of the dtype and device of this network
         # node -> the value of a factor in an open reading
         self._open: dict[fx.Node, Any] = {
-            n: self._like.new_ones(n.meta["val"].shape) for n in trace.data & set(trace.inputs)
+            n: open_ones(n.meta["val"], self._like) for n in trace.data & set(trace.inputs)
         }
         self.weights = Computed(trace, reading, values, self._like)
 

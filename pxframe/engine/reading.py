@@ -57,9 +57,12 @@ def powered(value: Tensor, power: int) -> Tensor:
     return value.abs() if power == 1 else value.abs().pow(power)
 
 
-def path_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype paths are computed in: at least float32."""
-    return dtype if dtype == torch.float64 else torch.float32
+def widest(parameters: Iterable[Tensor]) -> torch.dtype:
+    """The dtype of all values of a path network: float64 if any of the model's parameters has it, else float32.
+
+    The inputs do not decide. A model may be given float64 and compute in float16, and the other way round.
+    """
+    return torch.float64 if any(p.dtype == torch.float64 for p in parameters) else torch.float32
 
 
 def kept(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -87,10 +90,11 @@ class Made(Mapping[str, Tensor]):
 
 def path_weights(parameters: Mapping[str, Tensor], masks: Mapping[str, Tensor], power: int) -> Mapping[str, Tensor]:
     """Every parameter as a path network takes it: ``|theta|**power``, ones for power 0, pruned weights zero."""
+    dtype = widest(parameters.values())
 
     def make(name: str) -> Tensor:
         theta = parameters[name]
-        theta = theta.to(path_dtype(theta.dtype)) if theta.is_floating_point() else theta
+        theta = theta.to(dtype) if theta.is_floating_point() else theta
         if name not in masks:
             return torch.ones_like(theta) if power == 0 else powered(theta, power)
         left = kept(masks[name], theta.dtype)

@@ -108,11 +108,16 @@ def align(values: list[Scaled]) -> list[Scaled]:
     Values that share their exponent already are returned as they are; between two measurements all values do.
     """
     first = values[0].exponent
-    if all(v.exponent is first or (isinstance(first, int) and v.exponent == first) for v in values):
+    if all(v.exponent is first or _same_number(v.exponent, first) for v in values):
         return list(values)
     values = [v.measured() if v.growth == math.inf else v for v in values]
     top = _highest([v.exponent for v in values], values[0].mantissa.device)
     return [Scaled(_shifted(v.mantissa, v.exponent - top), top, v.growth) for v in values]
+
+
+def _same_number(one: Exponent, other: Exponent) -> bool:
+    """False for exponents on a device, which are not read."""
+    return isinstance(one, int) and isinstance(other, int) and one == other
 
 
 def _highest(exponents: list[Exponent], device: torch.device) -> Exponent:
@@ -128,6 +133,7 @@ def _shifted(tensor: Tensor, exponent: Exponent) -> Tensor:
 
 
 def clamped(exponent: Exponent, low: int, high: int) -> Exponent:
+    """``exponent``, or the nearer end of the range from ``low`` to ``high``."""
     return min(max(exponent, low), high) if isinstance(exponent, int) else exponent.clamp(low, high)
 
 

@@ -21,7 +21,7 @@ from pxframe.engine.record import record
 from pxframe.engine.reuse import find_reuse
 from pxframe.engine.roles import find_roles, needed
 from pxframe.engine.rules.table import operation
-from pxframe.engine.unfused import math_attention, unrolled_recurrence
+from pxframe.engine.unfused import math_attention, plain_layers
 
 #: Parts of the messages by which torch says that Python code asked a traced tensor for its value.
 _ASKED_FOR_VALUES = ("trying to get a value out of", "trying to get value out of", "data-dependent")
@@ -53,7 +53,7 @@ def trace_model(model: nn.Module, inputs: Any) -> Trace:
             try:
                 # A tensor that is given twice is two inputs, which need not be equal in the next batch.
                 given = [*tensors.values(), *(x.detach() for x in leaves(inputs))]
-                with unrolled_recurrence():
+                with plain_layers():
                     graph, constants = record(functionalize(forward, remove="mutations"), given)
                 if any(map(_writes, graph.nodes)):  # inside some operations torch looks only the second time
                     again = fx.Interpreter(fx.GraphModule(constants, graph)).run

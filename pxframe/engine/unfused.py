@@ -36,9 +36,9 @@ def twice_differentiable() -> Iterator[None]:
         yield
 
 
-def unrolled_recurrence() -> TorchFunctionMode:
-    """Recurrent layers step by step inside the block, by torch's own decompositions."""
-    return _Instead(dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _unrolled))
+def plain_layers() -> TorchFunctionMode:
+    """Recurrent layers step by step inside the block, by torch's own decompositions; gated linear units as products."""
+    return _Instead({**dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _unrolled), "glu": _gated})
 
 
 class _Instead(TorchFunctionMode):
@@ -65,6 +65,11 @@ class _Instead(TorchFunctionMode):
 
 def _hardsigmoid(_: Any, x: Tensor, inplace: bool = False) -> Tensor:
     return F.relu6(x + 3) / 6
+
+
+def _gated(_: Any, x: Tensor, dim: int = -1) -> Tensor:
+    value, gate = x.chunk(2, dim)
+    return value * gate.sigmoid()
 
 
 def _unrolled(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

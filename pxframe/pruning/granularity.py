@@ -91,7 +91,7 @@ class Channel(Granularity):
         compute_aware: divide each score by the multiply-accumulates that its channel costs.
         refit: what becomes of the weights that are kept, since each layer now sums fewer inputs. ``"keep"`` leaves
             them, ``"reinit"`` draws them anew and ``"rescale"`` multiplies them, both for the inputs that are left.
-            Excluded layers stay as they are.
+            Excluded layers and rows stay as they are.
     """
 
     compute_aware: bool = False

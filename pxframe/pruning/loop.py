@@ -21,7 +21,7 @@ from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.ranks import from_first_rank
-from pxframe.pruning.refit import REFITS
+from pxframe.pruning.refit import refitted
 from pxframe.pruning.rows import fused_rows, held_rows, whole
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Loss, Net, Train
@@ -208,7 +208,8 @@ def _pruned(
         with blaming(f"scorer {method.name!r}, after the last round"):
             start = dict(method.restart(net) or {})
         weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
-        start |= REFITS[granularity.refit](net, example, weights)
+        excluded = {name: granularity.expand(rows, net.masks[name]) for name, rows in held.entries.items()}
+        start |= refitted(granularity.refit, net, example, weights, excluded)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     blocks = fused_rows(net, example)
     ticket.meta = {

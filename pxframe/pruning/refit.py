@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import dtype_of
 from pxframe.base.undisturbed import stream
 from pxframe.engine.interpret import interpret, ones_input
-from pxframe.engine.reading import Reading, path_dtype, path_leaves
+from pxframe.engine.reading import Reading, path_leaves
 from pxframe.engine.scaled import Exponent, Scaled, power_of_two
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import f_tensors
@@ -25,6 +24,7 @@ def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
 
     A weight lies on a path when it is kept, its input is reached from the network's input, and its output reaches an
     output of the network. Reached or not is all that is followed, forwards and backwards, so depth does not matter.
+    Paths lead through queries, keys and other layers that make a factor, too (see :mod:`pxframe.engine.sharing`).
 
     Args:
         inputs: any batch; only its shape, dtype and device matter.
@@ -36,7 +36,8 @@ def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
     weights = path_leaves(net.parameters, net.masks, power=0)
     reading = Reading(weights, power=0, replay=False, after=_reached)
     with torch.enable_grad():
-        run = interpret(net.trace(one), f_tensors(net), one, [(reading, ones_input(one, path_dtype(dtype_of(one))))])
+        trace, start = net.trace(one, factors="shared"), ones_input(one, net.path_dtype)
+        run = interpret(trace, f_tensors(net), one, [(reading, start)])
         total = torch.stack([value.mantissa.sum() for value in run.paths[0]]).sum()
     leaves = [weights[name] for name in net.masks]
     found: tuple[Tensor | None, ...] = (None,) * len(leaves)
@@ -58,7 +59,8 @@ def _reached(value: Scaled) -> Scaled:
 class _Reached(torch.autograd.Function):
     """Forwards 1 where the value is above zero, backwards 1 where the gradient is.
 
-    The exact values are whole numbers, so a threshold of 0.5 removes the rounding noise of fast convolutions.
+    The exact values are whole numbers, so a threshold of 0.5 removes the rounding noise of fast convolutions. Exact
+    gradients that are not zero are at least 0.5, as a factor and what it multiplies have one half each.
     """
 
     @staticmethod
@@ -69,7 +71,7 @@ class _Reached(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        return (gradient > 0.5).to(gradient.dtype) * power_of_two(ctx.exponent, gradient), None
+        return (gradient > 0.25).to(gradient.dtype) * power_of_two(ctx.exponent, gradient), None
 
 
 def keep(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,6 +94,8 @@ def rescale(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, T
 def reinit(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Draw the weights anew from N(0, 2 / fan-in that is left) (He et al. 2015, Eq. 10), from a stream of their own."""
     left = fan_in(net, _given(inputs))
+    # What no path leads through, such as the offsets of a deformable convolution, sums all that is kept of it.
+    left = {n: count.where(count > 0, net.masks[n].flatten(1).sum(1)) for n, count in left.items()}
     generator = stream(net.generator.initial_seed(), "reinit")
     values = {}
     for name, theta in weights.items():
@@ -103,6 +107,19 @@ def reinit(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Te
 #: What becomes of the weights that are kept: a function of the net at its final masks, a batch of inputs, and the
 #: weights that training would start from. It returns the weights to replace, by name.
 REFITS: dict[str, Refit] = {"keep": keep, "rescale": rescale, "reinit": reinit}
+
+
+def refitted(
+    kind: str, net: Net, inputs: Any, weights: Mapping[str, Tensor], held: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The weights to replace, by name.
+
+    Args:
+        kind: a name in :data:`REFITS`.
+        held: by name, bool tensors that are true where a weight must stay as it is.
+    """
+    found = REFITS[kind](net, inputs, weights)
+    return {n: w.where(~held[n], weights[n]) if n in held else w for n, w in found.items()}
 
 
 def _given(inputs: Any) -> Any:

@@ -18,7 +18,7 @@ from pxframe.base.inputs import arguments, divisible, few, first, mapped, signat
 from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.graph import Trace
-from pxframe.engine.reading import kept
+from pxframe.engine.reading import kept, widest
 from pxframe.engine.sharing import sharing
 from pxframe.engine.trace import trace_model
 from pxframe.scoring.batches import Batches
@@ -114,6 +114,11 @@ class Net:
     @property
     def device(self) -> torch.device:
         return next(iter(self._parameters.values())).device
+
+    @property
+    def path_dtype(self) -> torch.dtype:
+        """The dtype that paths are computed in."""
+        return widest(self._parameters.values())
 
     @property
     def parameters(self) -> dict[str, Tensor]:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import dtype_of, samples, signature
+from pxframe.base.inputs import samples, signature
 from pxframe.base.threads import repeatable
 from pxframe.engine.interpret import interpret, ones_input, squared_input
-from pxframe.engine.reading import Made, Reading, kept, path_dtype, path_weights
+from pxframe.engine.reading import Made, Reading, kept, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Exponent, Scaled, add
 from pxframe.scoring.net import Factors, Net
@@ -58,7 +58,7 @@ def active_paths(
         weights = path_weights(net.parameters, net.masks, power=0)
         reading = Reading(weights, power=0, replay=True, ones=frozenset(weights.keys() - net.masks.keys()))
         for inputs, _ in batches:
-            start = squared_input(inputs, path_dtype(dtype_of(inputs)))
+            start = squared_input(inputs, net.path_dtype)
             run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
             number, one = samples(inputs), net.one(inputs)
             check_outputs(net, run.outputs, number)
@@ -111,7 +111,7 @@ def open_paths(
         them.
     """
     one = net.one(inputs)
-    start = ones_input(one, path_dtype(dtype_of(one)))
+    start = ones_input(one, net.path_dtype)
     weights, exponents = mantissas(net, power, leaves)
     scales = {} if variances else net.cache.setdefault(("scales", power), {})
     reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)

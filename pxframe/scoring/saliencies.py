@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor], sa
             found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
     return {
         name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)
-        for name, leaf, g in zip(net.masks, leaves, found, strict=True)
+        for name, leaf, g in zip(net.masks, leaves, _apart(found), strict=True)
     }
 
 
@@ -53,7 +53,8 @@ def gathered_saliencies(
 ) -> dict[str, Tensor]:
     """S of a sum R, from its terms, each with the number of inputs it was made of; see :func:`plain` for its range.
 
-    Each backward pass adds to the gradients of those before in their own memory, and then its graph is freed.
+    Each backward pass adds to the gradients of those before in their own memory, and then its graph is freed. Where
+    torch adds up gradients so, no two leaves share memory.
     """
     leaves = [weights[name] for name in net.masks]
     scale: Scaled | None = None  # 1, at the exponent that the gradients have so far
@@ -78,6 +79,20 @@ def gathered_saliencies(
     return plain(scores)
 
 
+def _apart(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The gradients, copied where they lie in the memory of another, so that each may be written into.
+
+    The summands of a weight get one gradient from torch, and what was joined to make one gets views of it.
+    """
+    seen: set[int] = set()
+    apart: list[Tensor | None] = []
+    for gradient in gradients:
+        memory = 0 if gradient is None else gradient.untyped_storage().data_ptr()
+        apart.append(gradient if gradient is None or memory not in seen else gradient.clone())
+        seen.add(memory)
+    return apart
+
+
 def _product(gradient: Tensor, weight: Tensor) -> Tensor:
     return gradient.mul_(weight) if writable(gradient) else gradient * weight
 
@@ -96,12 +111,13 @@ def summed(parts: Iterable[Mapping[str, Scaled]]) -> dict[str, Tensor]:
 def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     """Scores as tensors: exact, unless they would leave their dtype; then divided by one power of two for all.
 
-    So the order of all weights is kept, and scores of shallow networks are the formula's own numbers.
+    So the order of all weights is kept, and scores of shallow networks are the formula's own numbers. A float32 ends at
+    2**128; scores end at 2**90, so that sums of them, such as a channel's, and their products with a layer's size fit.
     """
     aligned = align(list(scores.values()))
     ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
     top = torch.frexp(ends.abs().amax()).exponent
-    exponent = (120 - top).clamp(max=aligned[0].exponent)
+    exponent = (90 - top).clamp(max=aligned[0].exponent)
     exponent = torch.where(exponent + top < -60, -top, exponent)
     half = exponent // 2  # 2**exponent itself may overflow
     first, second = (power_of_two(e, ends) for e in (half, exponent - half))

@@ -1,5 +1,8 @@
 """The forms of what a model is given."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from refusal import refused
 
@@ -50,6 +53,21 @@ def test_a_signature_tells_apart_what_gives_another_graph():
     assert signature(same[0]) == signature(same[1])
     assert len({signature(inputs) for inputs in [*same, *other]}) == 1 + len(other)
     assert signature({"a": [X], "b": {1: N}}) == signature({"a": [X], "b": {1: N}})
+
+
+@dataclass
+class Sample:
+    image: torch.Tensor
+    scale: np.ndarray
+
+
+def test_a_signature_tells_apart_arrays_by_all_of_their_entries():
+    ones, other = np.ones(5000), np.ones(5000)
+    other[2500] = 2
+    arrays = [ones, other, ones.astype(np.float32), ones.reshape(50, 100)]
+    for wrap in (lambda a: (X, a), lambda a: {"x": X, "more": [a]}, lambda a: (Sample(X, a),)):
+        assert len({signature(wrap(a)) for a in arrays}) == len(arrays)
+        assert signature(wrap(ones)) == signature(wrap(ones.copy()))
 
 
 def test_descriptions():

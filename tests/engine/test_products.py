@@ -88,6 +88,14 @@ JOINED = {
         lambda a, b, c: b * nn.functional.silu(a),
         lambda n, a, b, c: recorded(n, b, a, gate=silu),
     ),
+    "glu": (
+        lambda a, b, c: nn.functional.glu(torch.cat([a, b], 1)),
+        lambda n, a, b, c: recorded(n, a, b, gate=sigmoid),
+    ),
+    "glu, along another dimension": (
+        lambda a, b, c: nn.GLU(1)(torch.stack([a, b], 1)).squeeze(1),
+        lambda n, a, b, c: recorded(n, a, b, gate=sigmoid),
+    ),
     "two plain sides": (lambda a, b, c: a * b, lambda n, a, b, c: both(n, a, b)),
     "two activated sides": (
         lambda a, b, c: torch.tanh(a) * nn.functional.silu(b),
@@ -162,6 +170,43 @@ def masked(request):
 def test_what_joins_activations(name, check, masked):
     torch.manual_seed(3)
     join, written_out = JOINED[name]
+
+    def build(net, state):
+        x = net.inputs(2)
+        layers = [net.linear(x, f"{k}.weight", 2, state[f"{k}.bias"]) for k in "abc"]
+        return net.linear(written_out(net, *layers), "out.weight", 2, state["out.bias"])
+
+    CHECKS[check](make_case(Layers(join), (2,), build, masked))
+
+
+def chosen_gate(net, a, b, c):
+    """a times sigmoid(b) where c is positive, else times one half."""
+    factors = [net.factor([r, u], lambda z: sigmoid(z[1]) if z[0] > 0 else 0.5) for r, u in zip(c, b, strict=True)]
+    return [net.add(edges=[(p, None, 1.0)], factors=[f]) for p, f in zip(a, factors, strict=True)]
+
+
+def by_comparison(net, a, b, c):
+    factors = [net.factor([r], lambda z: float(z[0] > 0)) for r in c]
+    return [net.add(edges=[(p, None, 1.0)], factors=[f]) for p, f in zip(a, factors, strict=True)]
+
+
+CHOICES = {
+    "a gate or a half": (lambda a, b, c: a * torch.where(c > 0, b.sigmoid(), 0.5), chosen_gate),
+    "a half or a gate": (lambda a, b, c: a * torch.where(c <= 0, 0.5, b.sigmoid()), chosen_gate),
+    "a gate, not": (lambda a, b, c: a * torch.where(~(c <= 0), b.sigmoid(), 0.5), chosen_gate),
+    "both of two": (lambda a, b, c: a * torch.where((c > 0) & (c > -1), b.sigmoid(), 0.5), chosen_gate),
+    "filled": (lambda a, b, c: a * b.sigmoid().masked_fill(c <= 0, 0.5), chosen_gate),
+    "a comparison": (lambda a, b, c: a * (c > 0), by_comparison),
+    "not a comparison": (lambda a, b, c: a * ~(c <= 0), by_comparison),
+    "a comparison in numbers": (lambda a, b, c: a * (c > 0).to(c.dtype), by_comparison),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", CHOICES)
+def test_factors_that_are_chosen_by_data_are_open_in_an_open_reading(name, check, masked):
+    torch.manual_seed(4)
+    join, written_out = CHOICES[name]
 
     def build(net, state):
         x = net.inputs(2)

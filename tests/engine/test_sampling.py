@@ -146,6 +146,53 @@ def test_channels_of_a_deformable_convolution_are_found():
     assert ticket.masks["conv.weight"].flatten(1).any(1).sum() == 1
 
 
+class Grouped(nn.Module):
+    """A deformable convolution whose maps' channels are moved by two offsets, or by one that is given twice."""
+
+    def __init__(self, offset_groups):
+        super().__init__()
+        self.offset, self.conv = nn.Conv2d(4, 18, 3, padding=1), DeformConv2d(4, 4, 3, padding=1)
+        self.repeat = 2 // offset_groups
+
+    def forward(self, x):
+        offset = self.offset(x)
+        return self.conv(x, offset if self.repeat == 2 else torch.cat([offset, offset], 1))
+
+
+@pytest.mark.parametrize("scorer", ["px", dict(type="px", variant="joint")], ids=str)
+def test_maps_in_channels_last_give_the_same_scores(scorer):
+    torch.manual_seed(4)
+    one, two = Grouped(1), Grouped(2)
+    two.load_state_dict(one.state_dict())
+    x = torch.randn(2, 4, 6, 6)
+    expected = pxframe.score(one, [(x, None)], scorer)
+    for given in (x, x.to(memory_format=torch.channels_last)):
+        found = pxframe.score(two, [(given, None)], scorer)
+        assert all(torch.allclose(found[name], score, rtol=1e-4) for name, score in expected.items())
+
+
+class Read(nn.Module):
+    """A map of 64 pixels a side, read at given positions, halfway between its pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 1, bias=False)
+
+    def forward(self, x):
+        at = (torch.arange(64) + 1) * 2 / 64 - 1
+        grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1).expand(len(x), -1, -1, -1).to(x.dtype)
+        return F.grid_sample(self.conv(x), grid, align_corners=False)
+
+
+@pytest.mark.parametrize("scorer", ["px", "synflow"])
+def test_positions_of_a_bfloat16_model_lose_no_neighbours(scorer):
+    torch.manual_seed(5)
+    model, x = Read(), torch.rand(1, 1, 64, 64).bfloat16()
+    exact = pxframe.score(model, [(x.float(), None)], scorer)["conv.weight"]
+    found = pxframe.score(model.bfloat16(), [(x, None)], scorer)["conv.weight"]
+    assert torch.allclose(found, exact, rtol=0.05)
+
+
 class Bicubic(nn.Module):
     def __init__(self):
         super().__init__()

@@ -76,3 +76,18 @@ def test_powers_of_two_are_not_computed():
 
     with Operations():
         Scaled.of(torch.rand(3)).measured()
+
+
+def test_exponents_on_a_device_are_not_compared_with_numbers():
+    """A GPU would have to be waited for."""
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func.overloadpacket.__name__ not in ("eq", "is_nonzero", "_local_scalar_dense", "item")
+            return func(*args, **(kwargs or {}))
+
+    known = Scaled(torch.ones(3), 2, 0.0)
+    read = Scaled(torch.ones(3), torch.tensor(1, dtype=torch.int32), 0.0)
+    with Operations():
+        totals = [add([known, read]), add([read, known]), add([known, Scaled(torch.ones(3), 2, 0.0)])]
+    assert [exact(total) for total in totals] == [[6.0] * 3, [6.0] * 3, [8.0] * 3]

@@ -1,5 +1,7 @@
 """Models with several inputs and outputs, from the first batch to the ticket."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,10 @@ METHODS = [
     dict(type="prospr", steps=1),
     dict(type="px", factors="recorded"),
     *(dict(type="px", variant=v) for v in ("joint", "calibrated", "joint_calibrated", "release1", "release2")),
+]
+PATHS = [
+    *("synflow", "logsynflow", "px"),
+    *(dict(type="px", variant=v) for v in ("joint", "calibrated", "release1", "release2")),
 ]
 
 
@@ -120,3 +126,47 @@ def test_inputs_that_cannot_be_used_cost_one_line(kind):
 def test_an_argument_that_all_samples_share_is_no_matter_to_methods_that_divide_no_batch():
     assert pxframe.prune(Sum(), [((X, X[:1]), Y)], "snip", sparsity=0.3).kept == 6
     assert pxframe.prune(Sum(), [((X, 2.0), Y)], "px", sparsity=0.3, rounds=1).kept == 6
+
+
+class Cast(nn.Module):
+    """Computes in a dtype of its own, whatever it is given."""
+
+    def __init__(self, dtype, last=None):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4).to(dtype), nn.Linear(4, 3).to(last or dtype)
+
+    def forward(self, x, shift=0):
+        hidden = torch.relu(self.a((x + shift).to(self.a.weight.dtype)))
+        return self.b(hidden.to(self.b.weight.dtype))
+
+
+HALF, SINGLE, DOUBLE = torch.float16, torch.float32, torch.float64
+DTYPES = {
+    "doubles for singles": (SINGLE, None, (DOUBLE,)),
+    "doubles for halves": (HALF, None, (DOUBLE,)),
+    "singles for doubles": (DOUBLE, None, (SINGLE,)),
+    "a double beside halves": (HALF, None, (HALF, DOUBLE)),
+    "a layer of doubles": (SINGLE, DOUBLE, (SINGLE,)),
+}
+
+
+@pytest.mark.parametrize("scorer", PATHS, ids=str)
+@pytest.mark.parametrize("kind", DTYPES)
+def test_the_parameters_say_how_exact_paths_are(kind, scorer):
+    torch.manual_seed(0)
+    first, last, given = DTYPES[kind]
+    model, x = Cast(first, last), [torch.rand(4, 3).to(dtype) for dtype in given]
+    target = torch.arange(4) % 3
+    exact = pxframe.score(deepcopy(model).double(), [([t.double() for t in x], target)], scorer)
+    for name, score in pxframe.score(model, [(x, target)], scorer).items():
+        assert torch.allclose(score.double(), exact[name], rtol=0.02)
+        if scorer != "logsynflow":  # which computes in float64
+            assert score.dtype is (DOUBLE if DOUBLE in (first, last) else SINGLE)
+
+
+def test_channels_of_a_model_that_is_given_another_dtype_are_refitted():
+    granularity = dict(type="channel", refit="rescale")
+    ticket = pxframe.prune(
+        Cast(SINGLE), [(torch.rand(4, 3).double(), None)], "magnitude", granularity=granularity, sparsity=0.2
+    )
+    assert {start.dtype for start in ticket.start.values()} == {SINGLE}

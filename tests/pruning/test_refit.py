@@ -4,10 +4,13 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torchvision.ops import DeformConv2d
 
-from pxframe.pruning.refit import fan_in
+import pxframe
+from pxframe.pruning.refit import fan_in, reinit
 from pxframe.scoring.net import Net
 
 
@@ -129,3 +132,76 @@ def test_against_a_search_through_all_units(kind, density):
         )
         found = fan_in(net, torch.randn(model.shape))
         assert {n: c.tolist() for n, c in found.items()} == searched(model, net.masks)
+
+
+class Attention(nn.Module):
+    """Two heads, behind a layer whose channels are pruned; one of them is gated."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.qkv, self.head = nn.Linear(3, 64), nn.Linear(64, 192), nn.Linear(64, 2)
+        self.squeeze, self.excite = nn.Linear(64, 32), nn.Linear(32, 64)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = x * torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean(1, keepdim=True)))))
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 32)).permute(2, 0, 3, 1, 4)
+        return self.head(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).mean(1))
+
+
+def test_layers_that_make_a_factor_are_drawn_for_the_inputs_that_are_left():
+    torch.manual_seed(0)
+    net = net_of(Attention())
+    assert {n: c.tolist() for n, c in fan_in(net, torch.randn(1, 5, 3)).items()} == {
+        n: [w[0].numel()] * len(w) for n, w in net.weights.items()
+    }
+    net.masks["embed.weight"][:16] = False
+    net.masks["squeeze.weight"][:8] = False
+    counts = fan_in(net, torch.randn(1, 5, 3))
+    assert counts["qkv.weight"].tolist() == [48] * 192
+    assert counts["squeeze.weight"].tolist() == [0] * 8 + [48] * 24
+    # Without a gate for them the channels of the embedding that are gone get none to multiply either.
+    assert counts["excite.weight"].tolist() == [0] * 16 + [24] * 48
+
+    drawn = reinit(net, torch.randn(1, 5, 3), net.weights)
+    for name, left in (("qkv.weight", 48), ("squeeze.weight", 48), ("excite.weight", 24)):
+        rows = drawn[name][counts[name] > 0]
+        assert rows.std() == pytest.approx((2 / left) ** 0.5, rel=0.05), name
+
+
+def channels_refitted(model, refit, exclude):
+    options = dict(granularity=dict(type="channel", refit=refit), sparsity=0.3, scope="layer", exclude=exclude)
+    return pxframe.prune(model, [(torch.randn(2, 5, 3), None)], "magnitude", **options)
+
+
+@pytest.mark.parametrize("refit", ["reinit", "rescale"])
+def test_rows_that_are_excluded_keep_their_values(refit):
+    torch.manual_seed(0)
+    model = Attention()
+    ticket = channels_refitted(model, refit, ["head.*", "*.weight[q]", "qkv.weight[v]"])
+    start, own = ticket.start["qkv.weight"], model.qkv.weight
+    assert torch.equal(start[:64], own[:64])
+    assert torch.equal(start[128:], own[128:])
+    kept = ticket.masks["qkv.weight"][64:128].any(1)
+    assert kept.any()
+    assert not torch.isclose(start[64:128][kept], own[64:128][kept]).any(1).all()
+
+
+class Moved(nn.Module):
+    """A deformable convolution: no path leads through the layer that makes its offsets."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset, self.conv = nn.Conv2d(16, 18, 3, padding=1), DeformConv2d(16, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x, self.offset(x))
+
+
+def test_layers_that_no_path_leads_through_are_drawn_for_what_they_keep():
+    torch.manual_seed(0)
+    granularity = dict(type="channel", refit="reinit")
+    ticket = pxframe.prune(
+        Moved(), [(torch.randn(1, 16, 6, 6), None)], "magnitude", granularity=granularity, sparsity=0
+    )
+    assert ticket.start["offset.weight"].std() == pytest.approx((2 / 144) ** 0.5, rel=0.05)

@@ -21,6 +21,8 @@ from pxframe.engine.scaled import Scaled
 
 _BILINEAR, _NEAREST = 0, 1
 _ZEROS = 0
+#: log2 of the four neighbours that a position reads at most.
+_NEIGHBOURS = 2.0
 
 
 @rule("grid_sampler_2d")
@@ -34,9 +36,12 @@ def grid_sample(step: Step) -> Scaled:
     height, width = value.mantissa.shape[-2:]
     if from_data and not step.reading.replay:
         coefficient = float(powered(torch.tensor(1 / (height * width), dtype=torch.float64), step.reading.power))
-        mean = lambda m: (m.sum((2, 3), keepdim=True) * coefficient).expand(shape)  # noqa: E731
+
+        def mean(m: Tensor) -> Tensor:
+            return (m.sum((2, 3), keepdim=True) * coefficient).expand(shape)
+
         return step.linear(value, mean, math.log2(height * width))
-    grid = step.raw(grid_node)
+    grid = _precise(step.raw(grid_node))
     if mode == _NEAREST:
         return step.linear(value, lambda m: step.node.target(m, grid.to(m.dtype), *step.args[2:]), 0.0)  # type: ignore[operator]
     if padding == _ZEROS:
@@ -44,7 +49,7 @@ def grid_sample(step: Step) -> Scaled:
     else:  # the operation itself says where a position outside lands: it reads a map of positions
         x, y = _positions(step.node.target, grid, height, width, step.args[2:])
     read = _reader(x.flatten(1), y.flatten(1), 2 if from_data else step.reading.power)
-    return step.linear(value, lambda m: read(m).view(shape), 2.0)
+    return step.linear(value, lambda m: read(m).view(shape), _NEIGHBOURS)
 
 
 @rule("deform_conv2d")
@@ -52,7 +57,7 @@ def deformable_convolution(step: Step) -> Scaled:
     """``(map, weight, offset, mask, bias, stride, padding and dilation in y and x, groups, offset groups, masked)``."""
     _, weight_node, offset_node, mask_node, _, *geometry = step.args
     stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:6]
-    groups, shares, masked = geometry[6:]
+    groups, offset_groups, masked = geometry[6:]
     weight = step.fixed(weight_node)  # [out, in / groups, *kernel]
     terms = math.prod(weight.shape[1:])
     value = step.path()
@@ -62,35 +67,43 @@ def deformable_convolution(step: Step) -> Scaled:
     open_mask = not masked or (mask_node in step.trace.active and not step.reading.replay)
     moves = offset_node not in step.trace.active or step.reading.replay
     if not moves and open_mask:
-        convolve = lambda m, w: torch.ops.aten.convolution(m, w, None, stride, padding, dilation, False, [0, 0], groups)  # noqa: E731
+
+        def convolve(m: Tensor, w: Tensor) -> Tensor:
+            return torch.ops.aten.convolution(m, w, None, stride, padding, dilation, False, [0, 0], groups)
+
         return step.weighted(value, weight_node, weight, convolve, terms)
 
-    offset = torch.zeros(batch, shares, taps, 2, out_height, out_width, device=weight.device)
+    offset = torch.zeros(batch, offset_groups, taps, 2, out_height, out_width, device=weight.device)
     if moves:
-        offset = step.raw(offset_node).view(batch, shares, taps, 2, out_height, out_width)
+        offset = _precise(step.raw(offset_node)).reshape(batch, offset_groups, taps, 2, out_height, out_width)
     at = torch.arange(taps, device=offset.device).view(-1, 1, 1)
     rows, columns = (torch.arange(size, device=offset.device) for size in (out_height, out_width))
     y = (at // weight.shape[-1] * dilation[0] + rows.view(-1, 1) * stride[0] - padding[0]) + offset[:, :, :, 0]
     x = (at % weight.shape[-1] * dilation[1] + columns * stride[1] - padding[1]) + offset[:, :, :, 1]
     read = _reader(
-        x.reshape(batch * shares, -1),
-        y.reshape(batch * shares, -1),
+        x.reshape(batch * offset_groups, -1),
+        y.reshape(batch * offset_groups, -1),
         2 if offset_node in step.trace.active else step.reading.power,
     )
-    factor = None if open_mask else step.fixed(mask_node).view(batch, shares, 1, taps, out_height, out_width)
+    factor = None if open_mask else step.fixed(mask_node).reshape(batch, offset_groups, 1, taps, out_height, out_width)
 
     def columns_of(m: Tensor) -> Tensor:
         """[N, groups, in / groups * taps, H' W']: what each weight multiplies."""
-        found = read(m.view(batch * shares, channels // shares, height, width))
-        found = found.view(batch, shares, channels // shares, taps, out_height, out_width)
+        found = read(m.reshape(batch * offset_groups, channels // offset_groups, height, width))
+        found = found.view(batch, offset_groups, channels // offset_groups, taps, out_height, out_width)
         found = found if factor is None else found * factor
         return found.reshape(batch, groups, terms, out_height * out_width)
 
     def multiply(columns: Tensor, w: Tensor) -> Tensor:
         return (w.reshape(groups, -1, terms) @ columns).view(batch, -1, out_height, out_width)
 
-    bits = 2.0 if factor is None or mask_node not in step.trace.active else math.inf
+    bits = _NEIGHBOURS if factor is None or mask_node not in step.trace.active else math.inf
     return step.weighted(step.linear(value, columns_of, bits), weight_node, weight, multiply, terms)
+
+
+def _precise(positions: Tensor) -> Tensor:
+    """As at least float32: bfloat16 rounds positions by pixels in large maps."""
+    return positions.to(torch.promote_types(positions.dtype, torch.float32))
 
 
 def _pixels(position: Tensor, size: int, align: bool) -> Tensor:
@@ -120,8 +133,8 @@ def _reader(x: Tensor, y: Tensor, power: int) -> Callable[[Tensor], Tensor]:
         for right in (0, 1):
             for below in (0, 1):
                 column, row = x.floor() + right, y.floor() + below
-                shares = (1 - (x - column).abs()), (1 - (y - row).abs())
-                wx, wy = (torch.where(share > rounding, share, 0.0) for share in shares)
+                nearness = (1 - (x - column).abs()), (1 - (y - row).abs())
+                wx, wy = (torch.where(near > rounding, near, 0.0) for near in nearness)
                 inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
                 weight = powered(wx * wy, power).to(m.dtype) * inside
                 index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
