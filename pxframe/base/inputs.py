@@ -92,8 +92,8 @@ def check_inputs(inputs: Any, where: str) -> None:
     tensors = leaves(inputs) if isinstance(inputs, (Tensor, tuple, list, Mapping)) else []
     if not tensors:
         raise PxframeError(
-            f"{where}: the input must be a tensor, or a tuple or dict with tensors in it (model(*inputs) or "
-            f"model(**inputs)), got {type(inputs).__name__} for the input"
+            f"{where}: the input must be a tensor, or a tuple, list or dict with tensors in it (model(*inputs) or "
+            f"model(**inputs)), got {type(inputs).__name__} for the input, without a tensor"
         )
     if isinstance(inputs, Mapping) and not all(isinstance(key, str) for key in inputs):
         raise PxframeError(f"{where}: a dict of inputs is given to the model by name, so its keys must be strings")

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from torch import nn
 
+from pxframe.base.errors import PxframeError
+
 # What DataParallel and DistributedDataParallel, and torch.compile, call the module that they hold.
 _HELD_AS = ("module", "_orig_mod")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``, however nested."""
+    """The module inside ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``, however nested.
+
+    Raises:
+        PxframeError: it is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise PxframeError(
+            f"the model must be a torch.nn.Module, got {type(model).__name__}; pxframe.build_backbone makes one"
+        )
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pxframe.base.bars import Bar
-from pxframe.base.errors import PxframeError, blaming
+from pxframe.base.errors import PxframeError, blaming, some
 from pxframe.base.inputs import described
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
@@ -224,7 +224,7 @@ def _pruned(
     ticket.meta["emptied"] = ticket.emptied
     for key, text in {"emptied": "nothing is left of %s", "left_dense": "these weights stay dense: %s"}.items():
         if ticket.meta[key]:
-            _log.warning(f"%s: {text}", method.name, ", ".join(ticket.meta[key]))
+            _log.warning(f"%s: {text}", method.name, some(ticket.meta[key], most=8))
     return ticket
 
 
@@ -237,5 +237,10 @@ def _shared(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) 
 
 def _prunable(model: nn.Module, example: Any, exclude: Iterable[str]) -> list[str]:
     """Names of the prunable parameters. A model that fails on ``example`` costs one line."""
-    with blaming("the model" if example is None else f"the model on {described(example)}"):
+    try:
         return prunable(model, example, exclude)
+    except PxframeError:
+        raise
+    except Exception:
+        with blaming("the model" if example is None else f"the model on {described(example)}"):
+            raise

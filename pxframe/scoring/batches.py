@@ -48,7 +48,11 @@ class Batches:
 
     def _pair(self, batch: Any, at: int) -> tuple[Any, Any]:
         if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-            raise PxframeError(f"batch {at}: 'batches' must give (input, target) pairs, got {type(batch).__name__}")
+            is_flat = isinstance(batch, (tuple, list)) and len(batch) > 2
+            several = f" of {len(batch)}; put several inputs into a tuple of their own" if is_flat else ""
+            raise PxframeError(
+                f"batch {at}: 'batches' must give (input, target) pairs, got {type(batch).__name__}{several}"
+            )
         inputs, targets = batch
         check_inputs(inputs, f"batch {at}")
         return mapped(lambda t: held_for(t, self._device), inputs), mapped(lambda t: held_for(t, self._device), targets)

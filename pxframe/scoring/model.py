@@ -41,6 +41,8 @@ def explaining_forward(inputs: Any) -> Iterator[None]:
         cause = " ".join(str(error).split())[:200]
         one_value = "more than 1 value per channel" in cause  # batch norm in training mode
         advice = "give larger batches or images" if one_value else "check the batches' shape and dtype"
+        if "keyword argument" in cause or "positional argument" in cause:
+            advice = "a dict is given by name and a tuple by position; put a dict that is one argument into a tuple"
         raise PxframeError(
             f"the model fails on {described(inputs)}: {type(error).__name__}: {cause}; {advice}"
         ) from error

@@ -306,8 +306,8 @@ def _explained(loss: Loss) -> Loss:
             shapes = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in (output, target)]
             raise PxframeError(
                 f"there is no loss of an output {shapes[0]} and targets {shapes[1]} "
-                f"({' '.join(str(error).split())[:200]}); score on images with targets of the network's own task, "
-                f"or with a scorer that reads none"
+                f"({' '.join(str(error).split())[:200]}); pass loss= for such outputs, give targets of the network's "
+                f"own task, or take a scorer that reads none"
             ) from error
 
     return wrapped

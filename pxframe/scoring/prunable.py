@@ -46,7 +46,8 @@ def prunable(model: nn.Module, example: Any = None, exclude: Iterable[str] = ())
     parameters = dict(model.named_parameters())
     for pattern in exclude:
         if not any(fnmatchcase(name, pattern) for name in parameters):
-            raise PxframeError(f"exclude: no parameter is called {pattern!r}{near(pattern, parameters)}")
+            rows = " (rows of a fused weight are [q], [k] and [v])" if pattern.endswith("]") else ""
+            raise PxframeError(f"exclude: no parameter is called {pattern!r}{rows}{near(pattern, parameters)}")
     candidates = {
         name: parameter
         for name, parameter in parameters.items()
