@@ -146,7 +146,7 @@ def until_stopped(running, how):
     while True:
         running.send_signal(how)
         try:
-            return running.communicate(timeout=20)[1]
+            return running.communicate(timeout=5)[1]  # a short job may end in twenty seconds
         except subprocess.TimeoutExpired:
             continue
 
