@@ -31,7 +31,7 @@ PRODUCTS: dict[str, tuple[int, int]] = {
     "matmul": (1, 0),
     "deform_conv2d": (1, 0),
 }
-#: Those among them whose weight is [out, in / groups, *kernel], or the transposed.
+#: Those among them whose weight is ``[out, in / groups, *kernel]``, or the transposed.
 CONVOLUTIONS = frozenset(("convolution", "deform_conv2d"))
 
 #: Elementwise operations phi with phi(0) = 0 that let a part of their input through.
@@ -83,7 +83,7 @@ def _name(target: Any) -> str:
 
 
 def is_transposed(node: fx.Node) -> bool:
-    """Whether a node is a transposed convolution, with a weight [in, out / groups, *kernel]."""
+    """Whether a node is a transposed convolution, with a weight ``[in, out / groups, *kernel]``."""
     return operation(node) == "convolution" and bool(node.args[6])
 
 
