@@ -8,12 +8,11 @@ BIN := .venv/bin
 quickstart: setup
 	$(BIN)/python tools/transfer.py configs/quickstart.py --resume
 
-# One thread a worker: torch's threads would wait for each other. Then what needs the machine to itself.
+# One thread a worker: torch's threads would wait for each other.
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone and not slow"
-	$(BIN)/python -m pytest -m "alone and not slow"
 
-# The same and the tests marked "slow": large networks under every method.
+# The same and the tests marked "slow": large networks under every method; then what needs the machine to itself.
 test-all: test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not alone"
 	$(BIN)/python -m pytest -m "slow and alone"

@@ -142,6 +142,7 @@ def test_every_page_of_the_guide_is_in_its_contents():
         assert page.stem in (*index, "index"), page
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
 def test_the_quickstart_gives_what_it_promises(tmp_path):
