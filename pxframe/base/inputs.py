@@ -152,7 +152,12 @@ def few(inputs: Any, number: int) -> Any:
 
     A list among the arguments may hold one entry for each sample, so such a batch is not divided.
     """
-    return inputs if divisible(inputs) is None or _has_list(inputs) else first(inputs, number)
+    return first(inputs, number) if is_cut(inputs) else inputs
+
+
+def is_cut(inputs: Any) -> bool:
+    """Whether :func:`few` divides a batch."""
+    return divisible(inputs) is not None and not _has_list(inputs)
 
 
 def _has_list(inputs: Any) -> bool:

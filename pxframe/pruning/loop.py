@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from pxframe.base.bars import Bar
 from pxframe.base.errors import PxframeError, blaming, some
-from pxframe.base.inputs import described
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
@@ -77,7 +76,7 @@ def score(
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         names = list(masks or ())
         if masks is None:
-            names = _prunable(model, example_of(method, data), whole(Plan.of(method, settings).exclude))
+            names = prunable(model, example_of(method, data), whole(Plan.of(method, settings).exclude))
         net = Net(model, full_masks(model, names, masks), loss, generator, train)
         with blaming(where):
             scores = method.score(net, data)
@@ -160,12 +159,14 @@ def _pruned(
     data = Batches(batches, device)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data)
-        masks = full_masks(model, _prunable(model, example, whole(plan.exclude)))
+        excluded = whole(plan.exclude)
+        masks = full_masks(model, prunable(model, example, excluded))
         fitting = granularity.fitting(masks)
         net = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
         check_outputs_first(granularity, model, net, example)
         with blaming("exclude"):
-            held = plan.held(held_rows(net, example, plan.exclude))
+            fused = fused_rows(net, example, plan.exclude)
+            held = plan.held(held_rows(net.masks, fused, plan.exclude))
         costs = costs_of(net, example, required=granularity.compute_aware)
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
             for number in range(1, plan.rounds + 1):
@@ -208,16 +209,15 @@ def _pruned(
         with blaming(f"scorer {method.name!r}, after the last round"):
             start = dict(method.restart(net) or {})
         weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
-        excluded = {name: granularity.expand(rows, net.masks[name]) for name, rows in held.entries.items()}
-        start |= refitted(granularity.refit, net, example, weights, excluded)
+        unchanged = {name: granularity.expand(rows, net.masks[name]) for name, rows in held.entries.items()}
+        start |= refitted(granularity.refit, net, example, weights, unchanged)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
-    blocks = fused_rows(net, example)
     ticket.meta = {
-        **({"fused_rows": blocks} if blocks else {}),
+        **({"fused_rows": fused} if fused else {}),
         **provenance(method, plan, net, example),
         "sparsity": ticket.sparsity,
         "seed": seed,
-        "left_dense": left_dense(model, fitting, whole(plan.exclude)),
+        "left_dense": left_dense(model, fitting, excluded),
         "macs": costs,
         **({"collapsed": collapsed} if collapsed else {}),
     }
@@ -233,14 +233,3 @@ def _shared(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) 
     if plan.rounds > 1 or type(method).restart is not Scorer.restart:
         return None
     return repr((type(method), method.options(), plan.granularity.scores_channels, list(masks), seed))
-
-
-def _prunable(model: nn.Module, example: Any, exclude: Iterable[str]) -> list[str]:
-    """Names of the prunable parameters. A model that fails on ``example`` costs one line."""
-    try:
-        return prunable(model, example, exclude)
-    except PxframeError:
-        raise
-    except Exception:
-        with blaming("the model" if example is None else f"the model on {described(example)}"):
-            raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any
@@ -28,36 +28,43 @@ def whole(exclude: Iterable[str]) -> list[str]:
     return [pattern for pattern in exclude if not is_rows(pattern)]
 
 
-def fused_rows(net: Net, example: Any) -> dict[str, Parts]:
-    """The rows of fused weights by what they make; empty without data, or without a graph to read."""
+def fused_rows(net: Net, example: Any, exclude: Iterable[str]) -> dict[str, Parts]:
+    """The rows of fused weights by what they make; empty without data, or without a graph to read.
+
+    Raises:
+        PxframeError: ``exclude`` means rows, and there are no data, or no graph, that would show which.
+    """
+    asked = [pattern for pattern in exclude if is_rows(pattern)]
     if example is None:
+        if asked:
+            raise PxframeError(f"{asked[0]!r}: only data show which rows these are; pass batches")
         return {}
-    with suppress(PxframeError):
-        blocks = find_fused(net.trace(net.one(example)))
-        return {name: blocks[name] for name in net.masks if name in blocks}
+    with suppress(*() if asked else (PxframeError,)):
+        found = find_fused(net.trace(net.one(example)))
+        return {name: found[name] for name in net.masks if name in found}
     return {}
 
 
-def held_rows(net: Net, example: Any, exclude: Iterable[str]) -> dict[str, Tensor]:
+def held_rows(masks: Mapping[str, Tensor], fused: Mapping[str, Parts], exclude: Iterable[str]) -> dict[str, Tensor]:
     """What ``exclude`` says of rows: by weight, a bool mask of its shape, true in the rows that are not to be pruned.
 
+    Args:
+        fused: the rows of the weights in ``masks``, as :func:`fused_rows` gives them.
+
     Raises:
-        PxframeError: a pattern matches no fused weight, or there are no data that would show which rows it means.
+        PxframeError: a pattern matches no fused weight.
     """
-    wanted = [(pattern, *match.groups()) for pattern in exclude if (match := _ROWS.fullmatch(pattern))]
-    if not wanted:
-        return {}
-    if example is None:
-        raise PxframeError(f"{wanted[0][0]!r}: only data show which rows these are; pass batches")
-    blocks = find_fused(net.trace(net.one(example)))  # a model without a graph says so here
     held: dict[str, Tensor] = {}
-    for pattern, name, block in wanted:
-        found = [n for n, of in blocks.items() if n in net.masks and block in of and fnmatchcase(n, name)]
+    for pattern, match in ((pattern, _ROWS.fullmatch(pattern)) for pattern in exclude):
+        if match is None:
+            continue
+        wanted, part = match.groups()
+        found = [name for name, parts in fused.items() if part in parts and fnmatchcase(name, wanted)]
         if not found:
-            known = [f"{n}[{b}]" for n, of in blocks.items() if n in net.masks for b in of]
+            known = [f"{name}[{part}]" for name, parts in fused.items() for part in parts]
             raise PxframeError(f"no fused weight has rows {pattern!r}{near(pattern, known)}")
-        for n in found:
-            mask = held.setdefault(n, torch.zeros_like(net.masks[n]))
-            for start, stop in blocks[n][block]:
+        for name in found:
+            mask = held.setdefault(name, torch.zeros_like(masks[name]))
+            for start, stop in fused[name][part]:
                 mask[start:stop] = True
     return held

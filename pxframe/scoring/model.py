@@ -1,17 +1,19 @@
-"""Models that cannot be scored as they are, and models that fail on their inputs: one line that says so."""
+"""Models that cannot be scored as they are, and models and losses that fail on the data: one line that says so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.inputs import described
+
+Loss = Callable[[Any, Any], Tensor]
 
 
 def refuse_wrapped(model: nn.Module) -> None:
@@ -46,3 +48,22 @@ def explaining_forward(inputs: Any) -> Iterator[None]:
         raise PxframeError(
             f"the model fails on {described(inputs)}: {type(error).__name__}: {cause}; {advice}"
         ) from error
+
+
+def explained_loss(loss: Loss) -> Loss:
+    """``loss``, whose failure on outputs and targets that do not belong together costs one line."""
+
+    def wrapped(output: Any, target: Any) -> Tensor:
+        try:
+            return loss(output, target)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            shapes = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in (output, target)]
+            raise PxframeError(
+                f"there is no loss of an output {shapes[0]} and targets {shapes[1]} "
+                f"({' '.join(str(error).split())[:200]}); pass loss= for such outputs, give targets of the network's "
+                f"own task, or take a scorer that reads none"
+            ) from error
+
+    return wrapped

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pxframe.base.errors import PxframeError, some, within
-from pxframe.base.inputs import arguments, divisible, few, first, mapped, signature
+from pxframe.base.inputs import arguments, divisible, first, is_cut, mapped, signature
 from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.graph import Trace
@@ -22,13 +22,12 @@ from pxframe.engine.reading import kept, widest
 from pxframe.engine.sharing import sharing
 from pxframe.engine.trace import trace_model
 from pxframe.scoring.batches import Batches
-from pxframe.scoring.model import explaining_forward, refuse_wrapped
+from pxframe.scoring.model import Loss, explained_loss, explaining_forward, refuse_wrapped
 from pxframe.ticket.ticket import Ticket
 
 #: Whether a factor (an attention weight, a gate) only multiplies the paths, or shares their score.
 Factors = Literal["shared", "recorded"]
 FACTORS = get_args(Factors)
-Loss = Callable[[Any, Any], Tensor]
 #: ``train(model, ticket, start=0, stop=None)`` trains ``model`` in place with what the ticket prunes kept at zero, from
 #: optimizer step ``start`` up to step ``stop`` of its schedule (None: to its end), the same way every time.
 Train = Callable[..., None]
@@ -67,7 +66,7 @@ class Net:
         self._traces: dict[Any, Trace] = {}
         self.weights: Mapping[str, Tensor] = MappingProxyType({name: self._parameters[name] for name in masks})
         self.masks = masks
-        self.loss: Loss = _explained(loss or F.cross_entropy)
+        self.loss: Loss = explained_loss(loss or F.cross_entropy)
         self.generator = generator or torch.Generator().manual_seed(0)
         self.memory: dict[Any, Any] = {}
         self.cache: dict[Any, Any] = {}
@@ -275,7 +274,7 @@ class Net:
         Raises:
             PxframeError: the batch cannot be divided into samples, or a model that takes lists cannot be traced.
         """
-        if few(inputs, 1) is inputs:
+        if not is_cut(inputs):
             self.trace(inputs)  # a model that cannot be traced at all says why
         return first(inputs)
 
@@ -292,25 +291,6 @@ class Net:
             else:
                 self._traces[key] = trace_model(self._model, inputs)
         return self._traces[key]
-
-
-def _explained(loss: Loss) -> Loss:
-    """``loss``, whose failure on outputs and targets that do not belong together costs one line."""
-
-    def wrapped(output: Any, target: Any) -> Tensor:
-        try:
-            return loss(output, target)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            shapes = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in (output, target)]
-            raise PxframeError(
-                f"there is no loss of an output {shapes[0]} and targets {shapes[1]} "
-                f"({' '.join(str(error).split())[:200]}); pass loss= for such outputs, give targets of the network's "
-                f"own task, or take a scorer that reads none"
-            ) from error
-
-    return wrapped
 
 
 def _same(held: Tensor, own: Tensor) -> bool:

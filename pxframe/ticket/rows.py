@@ -1,4 +1,4 @@
-"""Blocks of rows of fused weights, such as the queries of ``qkv``."""
+"""Rows of fused weights, such as those of ``qkv`` that make the queries."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from torch import Tensor
 
 
-def emptied_rows(masks: Mapping[str, Tensor], blocks: Any) -> list[str]:
-    """The blocks of rows with nothing kept, as ``"qkv.weight[q]"``, of masks that are not empty themselves.
+def emptied_rows(masks: Mapping[str, Tensor], fused: Any) -> list[str]:
+    """The parts of fused weights with nothing kept, as ``"qkv.weight[q]"``, of masks that are not empty themselves.
 
     Args:
-        blocks: a mask's name -> a block's name -> ranges of rows, (first, last + 1); anything else counts as no block.
+        fused: a mask's name -> a part's name -> ranges of rows, (first, last + 1); anything else counts as no part.
     """
     found = []
-    for name, of in blocks.items() if isinstance(blocks, Mapping) else ():
-        if name in masks and isinstance(of, Mapping) and masks[name].any():
-            for block, ranges in sorted(of.items(), key=lambda item: item[1]):  # a file sorts them by name
+    for name, parts in fused.items() if isinstance(fused, Mapping) else ():
+        if name in masks and isinstance(parts, Mapping) and masks[name].any():
+            for part, ranges in sorted(parts.items(), key=lambda item: item[1]):  # a file sorts them by name
                 if not any(masks[name][start:stop].any() for start, stop in ranges):
-                    found.append(f"{name}[{block}]")
+                    found.append(f"{name}[{part}]")
     return found

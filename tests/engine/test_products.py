@@ -165,11 +165,8 @@ def masked(request):
     return request.param
 
 
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", JOINED)
-def test_what_joins_activations(name, check, masked):
-    torch.manual_seed(3)
-    join, written_out = JOINED[name]
+def check_joined(check, join, written_out, masked):
+    """A check of three layers that ``join`` joins, which ``written_out`` does in units."""
 
     def build(net, state):
         x = net.inputs(2)
@@ -177,6 +174,13 @@ def test_what_joins_activations(name, check, masked):
         return net.linear(written_out(net, *layers), "out.weight", 2, state["out.bias"])
 
     CHECKS[check](make_case(Layers(join), (2,), build, masked))
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", JOINED)
+def test_what_joins_activations(name, check, masked):
+    torch.manual_seed(3)
+    check_joined(check, *JOINED[name], masked)
 
 
 def chosen_gate(net, a, b, c):
@@ -206,14 +210,7 @@ CHOICES = {
 @pytest.mark.parametrize("name", CHOICES)
 def test_factors_that_are_chosen_by_data_are_open_in_an_open_reading(name, check, masked):
     torch.manual_seed(4)
-    join, written_out = CHOICES[name]
-
-    def build(net, state):
-        x = net.inputs(2)
-        layers = [net.linear(x, f"{k}.weight", 2, state[f"{k}.bias"]) for k in "abc"]
-        return net.linear(written_out(net, *layers), "out.weight", 2, state["out.bias"])
-
-    CHECKS[check](make_case(Layers(join), (2,), build, masked))
+    check_joined(check, *CHOICES[name], masked)
 
 
 class LinearAttention(nn.Module):
