@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.inputs import dtype_of, few, leaves, mapped, starting_tensors
 from pxframe.pruning.granularity import Granularity
-from pxframe.pruning.threshold import counts
+from pxframe.pruning.threshold import comparable, counts
 from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
 from pxframe.ticket.ticket import Ticket
@@ -68,10 +68,11 @@ def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor],
         candidates: by layer, true where an entry may be kept.
         keep: how many of the candidates are kept.
     """
-    if sum(counts([(s > 0) & candidates[n] for n, s in scores.items()])) >= keep:
+    values, allowed = comparable(scores.values()), comparable(candidates[name] for name in scores)
+    if sum(counts([(v > 0) & a for v, a in zip(values, allowed, strict=True)])) >= keep:
         return ""
-    zeros = counts([(s == 0) & candidates[n] for n, s in scores.items()])
-    surplus = sum(counts([(s >= 0) & candidates[n] for n, s in scores.items()])) - keep
+    zeros = counts([(v == 0) & a for v, a in zip(values, allowed, strict=True)])
+    surplus = sum(counts([(v >= 0) & a for v, a in zip(values, allowed, strict=True)])) - keep
     if not 0 < surplus < sum(zeros):
         return ""
     layers = [name for name, number in zip(scores, zeros, strict=True) if number]

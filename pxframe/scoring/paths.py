@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import samples, signature
 from pxframe.base.threads import repeatable
+from pxframe.engine.folding import Norm, find_folds
+from pxframe.engine.graph import Trace
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Made, Reading, kept, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
@@ -97,6 +100,7 @@ def open_paths(
     variances: Mapping[str, Tensor] | None = None,
     leaves: bool = False,
     factors: Factors = "recorded",
+    fold: bool = True,
 ) -> tuple[list[Scaled], dict[str, Tensor]]:
     """h^k: the values of all paths to every output, from a single input of ones; evaluated on one input only.
 
@@ -105,6 +109,7 @@ def open_paths(
         power: 1: a path's value is the product of its weights' magnitudes; 2: of their squares.
         leaves: the returned weights require gradients.
         factors: ``"shared"``: the weights that make a factor share its score (see :mod:`pxframe.engine.sharing`).
+        fold: batch norms may be a part of the weights in front of them. False: the weights are |theta|**power.
 
     Returns:
         one value per output tensor, ``[1, ...]``, and the weights they were computed from, as :func:`mantissas` gives
@@ -112,26 +117,46 @@ def open_paths(
     """
     one = net.one(inputs)
     start = ones_input(one, net.path_dtype)
-    weights, exponents = mantissas(net, power, leaves)
+    trace = net.trace(one, factors=factors)
+    folds = {} if variances or not fold else _folds(net, trace)
+    weights, exponents = mantissas(net, power, leaves, dict(folds.values()))
     scales = {} if variances else net.cache.setdefault(("scales", power), {})
-    reading = Reading(weights, power, False, pool, variances=variances, exponents=exponents, scales=scales)
-    run = interpret(net.trace(one, factors=factors), f_tensors(net), one, [(reading, start)])
+    reading = Reading(
+        weights, power, False, pool, variances=variances, exponents=exponents, scales=scales, folded=folds.keys()
+    )
+    run = interpret(trace, f_tensors(net), one, [(reading, start)])
     return run.paths[0], weights
 
 
-def mantissas(net: Net, power: int, leaves: bool = False) -> tuple[dict[str, Tensor], dict[str, Exponent]]:
+def _folds(net: Net, trace: Trace) -> dict[fx.Node, tuple[str, Norm]]:
+    if "folds" not in trace.tables:
+        trace.tables["folds"] = find_folds(trace, net.masks)
+    return trace.tables["folds"]
+
+
+def mantissas(
+    net: Net, power: int, leaves: bool = False, norms: Mapping[str, Norm] = MappingProxyType({})
+) -> tuple[dict[str, Tensor], dict[str, Exponent]]:
     """Weights as ``path_weights`` gives them, the prunable ones divided by a power of two each: to at most 1.
 
     The powers are those of the unmasked weights, found in the first round. S = dR/du * u does not depend on them.
 
+    Args:
+        norms: by weight, a batch norm to fold into it.
+
     Returns:
         weights by name (with ``leaves`` the prunable ones require gradients), and exponents of the prunable ones.
     """
-    key = ("mantissas", power)
+    key = ("mantissas", power, frozenset(norms.items()))
     if key not in net.cache:
         dense = dict(path_weights(net.parameters, {}, power))
-        scaled = {name: Scaled.of(dense[name]) for name in net.masks}
-        net.cache[key] = dense | {n: s.mantissa for n, s in scaled.items()}, {n: s.exponent for n, s in scaled.items()}
+        tensors = {**net.buffers, **net.parameters}
+        exponents = {}
+        for name in net.masks:
+            weight = norms[name].folded(dense[name], tensors, power) if name in norms else dense[name]
+            scaled = Scaled.of(weight)
+            dense[name], exponents[name] = scaled.mantissa.to(dense[name].dtype), scaled.exponent
+        net.cache[key] = dense, exponents
     dense, exponents = net.cache[key]
     left = {name: dense[name] * kept(mask, dense[name].dtype) for name, mask in net.masks.items()}
     masked = {name: weight.requires_grad_(leaves) for name, weight in left.items()}
@@ -151,7 +176,7 @@ def jacobian_norms(net: Net, batches: Iterable[tuple[Any, Any]]) -> tuple[Scaled
     if len(counts) > 1:
         raise PxframeError(f"the batches have samples of {len(counts)} sizes; measure one size at a time")
     [(inputs, by_output)] = counts
-    values, weights = open_paths(net, inputs, 2, leaves=True)
+    values, weights = open_paths(net, inputs, 2, leaves=True, fold=False)
     total, exponents = contract(values), mantissas(net, 2)[1]
     with repeatable(1):
         found = torch.autograd.grad(total.mantissa, [weights[name] for name in net.masks], allow_unused=True)

@@ -119,6 +119,9 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     top = torch.frexp(ends.abs().amax()).exponent
     exponent = (90 - top).clamp(max=aligned[0].exponent)
     exponent = torch.where(exponent + top < -60, -top, exponent)
+    if ends.device.type == "cpu" and -120 <= int(exponent) <= 120:
+        factor = power_of_two(int(exponent), ends)
+        return {name: value.mantissa * factor for name, value in zip(scores, aligned, strict=True)}
     half = exponent // 2  # 2**exponent itself may overflow
     first, second = (power_of_two(e, ends) for e in (half, exponent - half))
     return {name: (value.mantissa * first).mul_(second) for name, value in zip(scores, aligned, strict=True)}

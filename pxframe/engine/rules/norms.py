@@ -38,6 +38,8 @@ def batch_norm(step: Step) -> Any:
         return _own_sigma(step, value, gamma)
     if step.reading.norm == "batch":
         out = _own_statistics(step, value, gamma)
+    elif step.node in step.reading.folded:
+        out = value
     elif step.reading.power == 0:
         out = value
         if gamma is not None and step.trace.tensors.get(gamma) not in step.reading.ones:
@@ -62,14 +64,18 @@ def _own_sigma(step: Step, value: Scaled, gamma: Any) -> Any:
 
 
 def _fixed_scale(step: Step, gamma: Any, variance: fx.Node) -> tuple[Tensor, Exponent]:
-    """(|gamma| / sigma) ** power over the channels, as mantissas of at most 1 and their exponent."""
+    """The norm's scale over the channels, as mantissas of at most 1 and their exponent."""
     held = (step.reading.variances or {}).get(step.trace.tensors.get(variance, ""))
-    spread = (step.raw(variance) if held is None else held).double() + epsilon(step.node)
-    scale = spread.pow(-step.reading.power / 2)
-    if gamma is not None:
-        scale = scale * step.fixed(gamma)
+    spread = (step.raw(variance) if held is None else held).double()
+    scale = scale_of(None if gamma is None else step.fixed(gamma), spread, epsilon(step.node), step.reading.power)
     value, like = Scaled.of(scale), step.path().mantissa
     return _channels(value.mantissa, like).to(like.dtype), value.exponent
+
+
+def scale_of(gamma: Tensor | None, variance: Tensor, eps: float, power: int) -> Tensor:
+    """(|gamma| / sigma) ** power for each channel, in the dtype of ``variance``; ``gamma`` has that power already."""
+    scale = (variance + eps).pow(-power / 2)
+    return scale if gamma is None else scale * gamma
 
 
 @rule("native_layer_norm")
