@@ -68,7 +68,7 @@ def score(
     Raises:
         PxframeError: unknown scorer or option, missing data, masks that do not fit, or scores that are not finite.
     """
-    method, settings = build_scorer(scorer, options, train)
+    method, settings = build_scorer(scorer, options, train, score)
     model = unwrapped(model)
     device = device_of(model)
     data = Batches(batches, device)
@@ -134,7 +134,7 @@ def prune(
         PxframeError: bad arguments; a scorer that fails or gives scores that are not finite; a network that collapsed.
             The message names scorer, round and layer.
     """
-    method, settings = build_scorer(scorer, options, train)
+    method, settings = build_scorer(scorer, options, train, prune)
     asked: dict[str, Any] = {"sparsity": sparsity, "rounds": rounds, "schedule": schedule, "scope": scope}
     asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude}
     plan = Plan.of(method, asked, settings)

@@ -188,8 +188,16 @@ class Plan:
 
 def check_sparsity(sparsity: Any) -> None:
     """Refuse a sparsity that is not a share of weights, in [0, 1)."""
+    if isinstance(sparsity, (list, tuple)):
+        raise PxframeError(
+            f"sparsity must be one number in [0, 1), got {sparsity!r}; prune once for each, or run a job: its config "
+            f"takes a list"
+        )
     if isinstance(sparsity, bool) or not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
-        raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; 0.9 removes 90 % of the weights")
+        advice = "0.9 removes 90 % of the weights"
+        if not isinstance(sparsity, bool) and isinstance(sparsity, (int, float)) and 1 < sparsity < 100:
+            advice = f"did you mean {sparsity / 100:.10g}, which removes {sparsity} % of the weights?"
+        raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; {advice}")
 
 
 def _patterns(exclude: Any) -> tuple[str, ...]:
