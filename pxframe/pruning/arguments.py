@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pxframe.base.errors import PxframeError, near
-from pxframe.plugin.registry import build, default_scorer, find
+from pxframe.base.errors import PxframeError, near, some
+from pxframe.plugin.registry import build, default_scorer, find, names
 from pxframe.pruning.plan import PLAN_KEYS, split_settings
 from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Train
+from pxframe.scoring.net import Loss, Train
 from pxframe.scoring.scorer import Scorer
 
 AnyScorer = str | Mapping[str, Any] | Scorer
+#: What a scorer may need without reading a target.
+_UNLABELLED = ("nothing", "inputs")
 
 
 def build_scorer(
@@ -87,11 +89,21 @@ def device_of(model: nn.Module) -> torch.device:
     return parameter.device
 
 
-def example_of(method: Scorer, data: Batches) -> Any:
-    """The first input batch, or None if there is no data and the scorer needs none."""
+def example_of(method: Scorer, data: Batches, loss: Loss | None) -> Any:
+    """The first input batch, or None if there is no data and the scorer needs none.
+
+    Raises:
+        PxframeError: the scorer needs data, or labels, that are not there. A ``loss`` of the user's own may do without.
+    """
     first = data.first()
     if first is None and method.needs in ("inputs", "labels"):
         raise PxframeError(f"scorer {method.name!r} needs {method.needs}: 'batches' gave no (input, target) pair")
+    if first is not None and method.needs == "labels" and loss is None and first[1] is None:
+        without = [name for name in names("scorer") if getattr(find("scorer", name), "needs", "") in _UNLABELLED]
+        raise PxframeError(
+            f"scorer {method.name!r} needs labels, and the target of batch 0 is None: give targets, a loss= that needs "
+            f"none, or a scorer that reads none ({some(without, most=12)})"
+        )
     return None if first is None else first[0]
 
 

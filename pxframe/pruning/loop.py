@@ -74,9 +74,9 @@ def score(
     data = Batches(batches, device)
     where = f"scorer {method.name!r}"
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
-        names = list(masks or ())
+        example, names = example_of(method, data, loss), list(masks or ())
         if masks is None:
-            names = prunable(model, example_of(method, data), whole(Plan.of(method, settings).exclude))
+            names = prunable(model, example, whole(Plan.of(method, settings).exclude))
         net = Net(model, full_masks(model, names, masks), loss, generator, train)
         with blaming(where):
             scores = method.score(net, data)
@@ -158,7 +158,7 @@ def _pruned(
     device, granularity, warned, collapsed = device_of(model), plan.granularity, False, ""
     data = Batches(batches, device)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
-        example = example_of(method, data)
+        example = example_of(method, data, loss)
         excluded = whole(plan.exclude)
         masks = full_masks(model, prunable(model, example, excluded))
         fitting = granularity.fitting(masks)
