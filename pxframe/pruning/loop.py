@@ -222,9 +222,13 @@ def _pruned(
         **({"collapsed": collapsed} if collapsed else {}),
     }
     ticket.meta["emptied"] = ticket.emptied
-    for key, text in {"emptied": "nothing is left of %s", "left_dense": "these weights stay dense: %s"}.items():
-        if ticket.meta[key]:
-            _log.warning(f"%s: {text}", method.name, some(ticket.meta[key], most=8))
+    for text, names in {
+        "nothing is left of %s": ticket.emptied,
+        "almost nothing is left of %s": [f"{name} ({kept} kept)" for name, kept in ticket.nearly_emptied.items()],
+        "these weights stay dense: %s": ticket.meta["left_dense"],
+    }.items():
+        if names:
+            _log.warning(f"%s: {text}", method.name, some(names, most=8))
     return ticket
 
 
