@@ -94,7 +94,7 @@ def _pruning(
     method = build("scorer", scorer, beside=PLAN_KEYS)
     plan = Plan.of(method, given)
     settings = {key: getattr(plan, key) for key in ("sparsity", "rounds", "schedule", "scope", "distribution")}
-    asked = {"granularity": "weight", **method.defaults, **given}
+    asked = {"granularity": "weight", **method.defaults, **{k: v for k, v in given.items() if v is not None}}
     settings |= {key: asked[key] for key in ("granularity", "exclude") if key in asked}
     usual = {name: p.default for name, p in inspect.signature(type(method)).parameters.items()}
     usual |= {**method.defaults, "rounds": method.rounds, **shared}

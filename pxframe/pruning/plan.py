@@ -91,7 +91,7 @@ class Plan:
             scope=found["scope"],
             distribution=found["distribution"],
             granularity=granularity,
-            exclude=_patterns(found["exclude"]),
+            exclude=patterns(found["exclude"]),
         )
 
     def __post_init__(self) -> None:
@@ -200,9 +200,10 @@ def check_sparsity(sparsity: Any) -> None:
         raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; {advice}")
 
 
-def _patterns(exclude: Any) -> tuple[str, ...]:
-    patterns = (exclude,) if isinstance(exclude, str) else exclude
-    found = tuple(patterns) if isinstance(patterns, Iterable) else (None,)
+def patterns(exclude: Any) -> tuple[str, ...]:
+    """The patterns that a user gave as ``exclude``: one, or any number of them."""
+    given = (exclude,) if isinstance(exclude, str) else exclude
+    found = tuple(given) if isinstance(given, Iterable) else (None,)
     if not all(isinstance(pattern, str) for pattern in found):
         raise PxframeError(f"exclude must be a name, or a list of names or patterns, got {exclude!r}")
     return found
