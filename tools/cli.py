@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from pxframe.base.errors import PxframeError
 from pxframe_tools import prune, show, transfer
-from pxframe_tools.common import add_common, add_job_arguments, one_line_errors, start
+from pxframe_tools.common import add_common, add_job_arguments, one_line_errors, parsed, start
 
 
 def list_registered(args: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:  # somebody who asks what there is: a usage line alone would not say
         parser.print_help(sys.stderr)
         return 2
-    args = parser.parse_args(arguments)
+    args = parsed(parser, arguments)
     return args.run(args)
 
 

@@ -61,6 +61,23 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
 
 
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments as ``parser`` reads them. Of an option that is a key of a config, an error says where it goes."""
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        from dataclasses import fields
+
+        from pxframe.job.config import Prune
+
+        key, given, value = unknown[0].lstrip("-").partition("=")
+        key = key.replace("-", "_")
+        value = value if given else next((word for word in unknown[1:2] if not word.startswith("-")), "VALUE")
+        keys = {field.name for field in fields(Prune)}
+        hint = f"; {key!r} is set in the config, or by --cfg-options prune.{key}={value}" if key in keys else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return args
+
+
 def start(args: argparse.Namespace) -> None:
     """Apply the common arguments, before any plug-in is loaded."""
     # cuBLAS repeats its sums only with this, and reads it once, when a GPU is first used.
@@ -199,6 +216,6 @@ def script(description: str, add_arguments: Callable[[argparse.ArgumentParser], 
     def main(argv: Sequence[str] | None = None) -> int:
         parser = argparse.ArgumentParser(description=description)
         add_arguments(parser)
-        return run(parser.parse_args(argv))
+        return run(parsed(parser, argv))
 
     return main()

@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> int:
     tasks = None if config.prune.whole else []  # the backbone is pruned for all of them alike
     job = Job.from_config(config, device=args.device, tasks=tasks, resume=args.resume)
     print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
-    rehearse(job)
     say = functools.partial(print, flush=True)
+    rehearse(job, say)
     with claimed(job):
         for repetition in job.repetitions():
             model = pretrain(repetition, say)

@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     check_file(args.ticket, "ticket")
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from pxframe.base.errors import printable
@@ -37,10 +38,11 @@ def run(args: argparse.Namespace) -> int:
     costs = [layer.macs for layer in found if layer.macs]
     for column in ("shape", "kept", "density", "output units kept", *(["MACs kept"] if costs else [])):
         table.add_column(column, justify="right")
-    for layer in found:
+    rows = [row for layer in found for row in ((layer.name, layer), *((f"  {p.name}", p) for p in layer.parts))]
+    for name, layer in rows:
         macs = [f"{layer.macs[0]:,} of {layer.macs[1]:,}" if layer.macs else "?"]
         table.add_row(
-            layer.name,
+            escape(name),
             "x".join(map(str, layer.shape)),
             f"{layer.kept:,}",
             f"{layer.kept / max(layer.total, 1):.2%}" if layer.kept else "emptied",
@@ -49,13 +51,17 @@ def run(args: argparse.Namespace) -> int:
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     print(f"emptied layers: {', '.join(ticket.emptied) or 'none'}")
+    if ticket.nearly_emptied:
+        print(f"nearly emptied layers: {', '.join(ticket.nearly_emptied)}")
     if costs:
         left, dense = sum(c[0] for c in costs), sum(c[1] for c in costs)
         given = ticket.meta.get("input") or ()
         one_tensor = all(isinstance(number, int) for number in given)
         size = ("x".join(map(str, given)) if one_tensor else json.dumps(given)) or "its size"
         print(
-            f"prunable layers, on one input of {size}: {2 * left:,} of {2 * dense:,} FLOPs ({left / max(dense, 1):.2%})"
+            f"prunable layers, on one input of {size}: {left:,} of {dense:,} MACs ({left / max(dense, 1):.2%}), or "
+            f"{2 * left:,} of {2 * dense:,} FLOPs: a multiply-accumulate (MAC) is two floating-point operations. "
+            f"Only software that skips zeros saves them."
         )
     return 0
 

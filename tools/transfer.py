@@ -22,6 +22,7 @@ config. Each run leaves, in ``<work dir>/seed-N/<task>/<variant>``, its log (``t
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,13 +61,14 @@ def run(args: argparse.Namespace) -> int:
     given = (Path(args.ticket).stem, Ticket.load(args.ticket)) if args.ticket else None
     job = Job.from_config(config, device=args.device, tasks=args.tasks, resume=args.resume, given=given)
     print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
-    rehearse(job)
+    say = functools.partial(print, flush=True)
+    rehearse(job, say)
 
     rows = []
     with claimed(job):
         for repetition in job.repetitions():
             which = f"seed {repetition.seed}: " if len(job.seeds) > 1 else ""
-            rows += repeat(repetition, lambda line, which=which: print(which + line, flush=True))
+            rows += repeat(repetition, lambda line, which=which: say(which + line))
         results = job.root / "results.json"
         write_results(results, rows, config=args.config, seeds=job.seeds, device=job.device)
         draw(rows, results.with_suffix(".png"))

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pxframe.base.errors import PxframeError, near
 
 
-def check_options(function: Any, options: Mapping[str, Any], where: str) -> None:
+def check_options(function: Any, options: Mapping[str, Any], where: str, beside: Iterable[str] = ()) -> None:
     """Check that ``function`` takes all ``options``, and that none is missing that it needs.
+
+    Args:
+        beside: what users may set in the same place, and another function takes; for the similar names alone.
 
     Raises:
         PxframeError: it does not take an option (the message names similar ones), or needs one that is not given.
@@ -22,9 +25,10 @@ def check_options(function: Any, options: Mapping[str, Any], where: str) -> None
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
+    known = [name for name, p in parameters.items() if p.kind is not p.VAR_POSITIONAL] + list(beside)
     for option in options:
         if option not in parameters:
-            raise PxframeError(f"{where} takes no option {option!r}{near(option, parameters)}")
+            raise PxframeError(f"{where} takes no option {option!r}{near(option, known)}")
     for key, p in parameters.items():
         if p.default is p.empty and key not in options and p.kind is not p.VAR_POSITIONAL:
             raise PxframeError(f"{where} needs the option {key!r}")

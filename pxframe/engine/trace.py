@@ -20,7 +20,7 @@ from pxframe.engine.layers import recording_layers
 from pxframe.engine.record import record
 from pxframe.engine.reuse import find_reuse
 from pxframe.engine.roles import find_roles, needed
-from pxframe.engine.rules.table import operation
+from pxframe.engine.rules.table import WAY_OUT, operation
 from pxframe.engine.unfused import math_attention, plain_layers
 
 #: Parts of the messages by which torch says that Python code asked a traced tensor for its value.
@@ -77,7 +77,7 @@ def _explained(error: Exception, inputs: Any, running: Sequence[str]) -> Pxframe
     if any(part in text for part in _ASKED_FOR_VALUES):
         return PxframeError(
             f"the forward pass asks for the values of a tensor{where} (an 'if' or a loop over data, .item(), "
-            f".tolist()), so its graph is not the same for every input; only scorers that read no paths can prune it"
+            f".tolist()), so its graph is not the same for every input; {WAY_OUT}"
         )
     return PxframeError(
         f"the model cannot be traced on {described(inputs)}: "

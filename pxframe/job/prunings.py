@@ -12,7 +12,7 @@ from pxframe.base.errors import PxframeError, within
 from pxframe.job.config import Prune, listed
 from pxframe.job.made import digest
 from pxframe.plugin.registry import build, controls, default_scorer
-from pxframe.pruning.plan import Plan, split_settings
+from pxframe.pruning.plan import PLAN_KEYS, Plan, split_settings
 from pxframe.pruning.rows import is_rows
 from pxframe.ticket.ticket import Ticket
 
@@ -91,10 +91,10 @@ def controls_of(ticket: Ticket, prune: Prune, names: Iterable[str]) -> dict[str,
 def _pruning(
     scorer: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, Any], shared: Mapping[str, Any]
 ) -> Pruning:
-    method = build("scorer", scorer)
+    method = build("scorer", scorer, beside=PLAN_KEYS)
     plan = Plan.of(method, given)
     settings = {key: getattr(plan, key) for key in ("sparsity", "rounds", "schedule", "scope", "distribution")}
-    asked = {"granularity": "weight", **method.defaults, **given}
+    asked = {"granularity": "weight", **method.defaults, **{k: v for k, v in given.items() if v is not None}}
     settings |= {key: asked[key] for key in ("granularity", "exclude") if key in asked}
     usual = {name: p.default for name, p in inspect.signature(type(method)).parameters.items()}
     usual |= {**method.defaults, "rounds": method.rounds, **shared}

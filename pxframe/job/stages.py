@@ -19,6 +19,7 @@ from torch import nn
 from pxframe.base.errors import PxframeError, blaming, within
 from pxframe.base.files import set_aside
 from pxframe.base.undisturbed import seeded
+from pxframe.job.exclusions import check_exclude, replaced_default
 from pxframe.job.job import Job
 from pxframe.job.made import canonical, digest, read_row, read_state, reuse, save_row, save_state
 from pxframe.plugin.host import host
@@ -31,8 +32,11 @@ from pxframe.training.run import close, remove_checkpoints, train
 Say = Callable[[str], None]
 
 
-def rehearse(job: Job) -> None:
+def rehearse(job: Job, say: Say) -> None:
     """Build everything once, in a scratch folder, so that mistakes in a head or an optimizer show before any work.
+
+    Args:
+        say: told if the config excludes other weights from pruning than the default.
 
     Raises:
         PxframeError: what cannot be built; or the given ticket does not fit the backbone.
@@ -42,6 +46,10 @@ def rehearse(job: Job) -> None:
             model = job.provider.build(**job.backbone)
         if job.given is not None:
             job.given[1].check(model)
+        if job.scored_on.task is not None:
+            check_exclude(job, model, job.scored_on.task)
+            for line in replaced_default(job, model):
+                say(line)
         if job.config.vis_backends:
             Recorder(job.config.vis_backends, "", Path(scratch))
         for name, task in (("pretrain", job.pretrain), *((f"tasks.{n}", t) for n, t in job.tasks.items())):
@@ -50,6 +58,8 @@ def rehearse(job: Job) -> None:
                     runner = job.setting().runner(task, copy.deepcopy(model), Path(scratch) / name)
                     if job.whole and task is not job.pretrain and not runner.max_epochs:
                         raise PxframeError("its head is fitted, not trained: prune.whole has nothing to score there")
+                    if job.whole and task is not job.pretrain:
+                        check_exclude(job, runner.model, task)
                     task.rehearse(runner)
                 close(runner)
 

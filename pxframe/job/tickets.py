@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from pxframe.base.errors import PxframeError
+from pxframe.job.exclusions import default_exclude
 from pxframe.job.job import Job
 from pxframe.job.made import canonical, reuse
 from pxframe.job.prunings import controls_of
@@ -38,9 +39,7 @@ def make_tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
     prunings = job.prunings
     if job.given is not None:
         prunings = controls_of(job.given[1], job.config.prune, (name for name, _ in model.named_parameters()))
-    classifier = job.provider.classifier(model)
-    # The classifier belongs to the source task: every new task puts its own head there, so it is left alone.
-    exclude = (f"{classifier}.*",) if classifier and job.given is None else ()
+    exclude = default_exclude(job.provider, model) if job.given is None else ()
     backbone = Subject(model, task, job.scored_on.config, job.folder / "tickets", arguments={"exclude": exclude})
     tickets = prune_subject(job, backbone, prunings, say)
     if job.given is None:

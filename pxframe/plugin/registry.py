@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmengine.registry import Registry
@@ -65,8 +65,12 @@ def controls() -> list[str]:
     return [name for name in host().controls if ("scorer", name) not in host().conflicts]
 
 
-def build(kind: str, config: Mapping[str, Any] | str, where: str = "") -> Any:
+def build(kind: str, config: Mapping[str, Any] | str, where: str = "", beside: Iterable[str] = ()) -> Any:
     """Build what ``config`` describes: ``dict(type=NAME, **options)``, or a bare name.
+
+    Args:
+        where: the beginning of messages.
+        beside: further keys that users may write into ``config``, and that have been taken out of it.
 
     Raises:
         PxframeError: unknown name (with near matches, and the plug-ins that failed to load), or an
@@ -80,7 +84,7 @@ def build(kind: str, config: Mapping[str, Any] | str, where: str = "") -> Any:
     if not isinstance(name, str):
         raise PxframeError(f"{where}: 'type' must name a {kind}, got {name!r}{near('', names(kind))}")
     cls = find(kind, name)
-    check_options(cls, options, f"{where} {name!r}")
+    check_options(cls, options, f"{where} {name!r}", beside)
     return cls(**options)
 
 

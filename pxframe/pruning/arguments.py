@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pxframe.base.errors import PxframeError, near
-from pxframe.plugin.registry import build, default_scorer
-from pxframe.pruning.plan import split_settings
+from pxframe.base.errors import PxframeError, near, some
+from pxframe.plugin.registry import build, default_scorer, find, names
+from pxframe.pruning.plan import PLAN_KEYS, split_settings
 from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Train
+from pxframe.scoring.net import Loss, Train
 from pxframe.scoring.scorer import Scorer
 
 AnyScorer = str | Mapping[str, Any] | Scorer
+#: What a scorer may need without reading a target.
+_UNLABELLED = ("nothing", "inputs")
 
 
 def build_scorer(
-    scorer: AnyScorer | None, options: Mapping[str, Any], train: Train | None
+    scorer: AnyScorer | None, options: Mapping[str, Any], train: Train | None, caller: Callable[..., Any]
 ) -> tuple[Scorer, dict[str, Any]]:
     """The scorer that a user means (None: the registered default), and the settings of a plan in its config.
+
+    Args:
+        options: the keyword arguments of ``caller`` that are none of its own.
+        caller: the function of this library that the user called.
 
     Raises:
         PxframeError: unknown scorer or option, or a scorer that needs training where there is none.
     """
     settings: dict[str, Any] = {}
     if isinstance(scorer, Scorer):
-        if options:
-            raise PxframeError(f"options {sorted(options)} go to the constructor when a Scorer is passed")
+        for option in options:
+            raise PxframeError(
+                f"pxframe.{caller.__name__} takes no argument {option!r}{_like(option, caller)}; options of "
+                f"a scorer go to its constructor when a Scorer is passed"
+            )
         method = scorer
     else:
         config = default_scorer() if scorer is None else scorer
         if not isinstance(config, (str, Mapping)):
             raise PxframeError(f"scorer: give a name, dict(type=NAME, ...) or a pxframe.Scorer, got {config!r}")
         built_from, settings = split_settings(config)
-        method = build("scorer", {**built_from, **options})
+        _check_arguments(built_from, options, caller)
+        method = build("scorer", {**built_from, **options}, beside=PLAN_KEYS)
     if method.needs == "training" and train is None:
         raise PxframeError(
             f"scorer {method.name!r} needs training: pass train=, a function train(model, ticket, start=0, stop=None)"
         )
     return method, settings
+
+
+def _check_arguments(config: Mapping[str, Any], options: Mapping[str, Any], caller: Callable[..., Any]) -> None:
+    """Refuse keyword arguments that neither ``caller`` nor the scorer takes: a slip in either one's names."""
+    name = config.get("type")
+    if not options or not isinstance(name, str):
+        return
+    own = inspect.signature(find("scorer", name)).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in own.values()):
+        return
+    for option in options:
+        if option not in own:
+            like = _like(option, caller, own)
+            raise PxframeError(f"neither pxframe.{caller.__name__} nor scorer {name!r} takes {option!r}{like}")
+
+
+def _like(option: str, caller: Callable[..., Any], own: Iterable[str] = ()) -> str:
+    """Which names are like ``option``: those of the arguments of ``caller``, and the scorer's ``own``."""
+    if option in PLAN_KEYS:
+        return "; pxframe.prune does"
+    parameters = inspect.signature(caller).parameters.values()
+    return near(option, [*(p.name for p in parameters if p.kind is not p.VAR_KEYWORD), *own])
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -56,11 +89,21 @@ def device_of(model: nn.Module) -> torch.device:
     return parameter.device
 
 
-def example_of(method: Scorer, data: Batches) -> Any:
-    """The first input batch, or None if there is no data and the scorer needs none."""
+def example_of(method: Scorer, data: Batches, loss: Loss | None) -> Any:
+    """The first input batch, or None if there is no data and the scorer needs none.
+
+    Raises:
+        PxframeError: the scorer needs data, or labels, that are not there. A ``loss`` of the user's own may do without.
+    """
     first = data.first()
     if first is None and method.needs in ("inputs", "labels"):
         raise PxframeError(f"scorer {method.name!r} needs {method.needs}: 'batches' gave no (input, target) pair")
+    if first is not None and method.needs == "labels" and loss is None and first[1] is None:
+        without = [name for name in names("scorer") if getattr(find("scorer", name), "needs", "") in _UNLABELLED]
+        raise PxframeError(
+            f"scorer {method.name!r} needs labels, and the target of batch 0 is None: give targets, a loss= that needs "
+            f"none, or a scorer that reads none ({some(without, most=12)})"
+        )
     return None if first is None else first[0]
 
 

@@ -68,15 +68,15 @@ def score(
     Raises:
         PxframeError: unknown scorer or option, missing data, masks that do not fit, or scores that are not finite.
     """
-    method, settings = build_scorer(scorer, options, train)
+    method, settings = build_scorer(scorer, options, train, score)
     model = unwrapped(model)
     device = device_of(model)
     data = Batches(batches, device)
     where = f"scorer {method.name!r}"
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
-        names = list(masks or ())
+        example, names = example_of(method, data, loss), list(masks or ())
         if masks is None:
-            names = prunable(model, example_of(method, data), whole(Plan.of(method, settings).exclude))
+            names = prunable(model, example, whole(Plan.of(method, settings).exclude))
         net = Net(model, full_masks(model, names, masks), loss, generator, train)
         with blaming(where):
             scores = method.score(net, data)
@@ -134,7 +134,7 @@ def prune(
         PxframeError: bad arguments; a scorer that fails or gives scores that are not finite; a network that collapsed.
             The message names scorer, round and layer.
     """
-    method, settings = build_scorer(scorer, options, train)
+    method, settings = build_scorer(scorer, options, train, prune)
     asked: dict[str, Any] = {"sparsity": sparsity, "rounds": rounds, "schedule": schedule, "scope": scope}
     asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude}
     plan = Plan.of(method, asked, settings)
@@ -158,7 +158,7 @@ def _pruned(
     device, granularity, warned, collapsed = device_of(model), plan.granularity, False, ""
     data = Batches(batches, device)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
-        example = example_of(method, data)
+        example = example_of(method, data, loss)
         excluded = whole(plan.exclude)
         masks = full_masks(model, prunable(model, example, excluded))
         fitting = granularity.fitting(masks)
@@ -222,9 +222,13 @@ def _pruned(
         **({"collapsed": collapsed} if collapsed else {}),
     }
     ticket.meta["emptied"] = ticket.emptied
-    for key, text in {"emptied": "nothing is left of %s", "left_dense": "these weights stay dense: %s"}.items():
-        if ticket.meta[key]:
-            _log.warning(f"%s: {text}", method.name, some(ticket.meta[key], most=8))
+    for text, names in {
+        "nothing is left of %s": ticket.emptied,
+        "almost nothing is left of %s": [f"{name} ({kept} kept)" for name, kept in ticket.nearly_emptied.items()],
+        "these weights stay dense: %s": ticket.meta["left_dense"],
+    }.items():
+        if names:
+            _log.warning(f"%s: {text}", method.name, some(names, most=8))
     return ticket
 
 

@@ -91,7 +91,7 @@ class Plan:
             scope=found["scope"],
             distribution=found["distribution"],
             granularity=granularity,
-            exclude=_patterns(found["exclude"]),
+            exclude=patterns(found["exclude"]),
         )
 
     def __post_init__(self) -> None:
@@ -188,13 +188,22 @@ class Plan:
 
 def check_sparsity(sparsity: Any) -> None:
     """Refuse a sparsity that is not a share of weights, in [0, 1)."""
+    if isinstance(sparsity, (list, tuple)):
+        raise PxframeError(
+            f"sparsity must be one number in [0, 1), got {sparsity!r}; prune once for each, or run a job: its config "
+            f"takes a list"
+        )
     if isinstance(sparsity, bool) or not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
-        raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; 0.9 removes 90 % of the weights")
+        advice = "0.9 removes 90 % of the weights"
+        if not isinstance(sparsity, bool) and isinstance(sparsity, (int, float)) and 1 < sparsity < 100:
+            advice = f"did you mean {sparsity / 100:.10g}, which removes {sparsity} % of the weights?"
+        raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; {advice}")
 
 
-def _patterns(exclude: Any) -> tuple[str, ...]:
-    patterns = (exclude,) if isinstance(exclude, str) else exclude
-    found = tuple(patterns) if isinstance(patterns, Iterable) else (None,)
+def patterns(exclude: Any) -> tuple[str, ...]:
+    """The patterns that a user gave as ``exclude``: one, or any number of them."""
+    given = (exclude,) if isinstance(exclude, str) else exclude
+    found = tuple(given) if isinstance(given, Iterable) else (None,)
     if not all(isinstance(pattern, str) for pattern in found):
         raise PxframeError(f"exclude must be a name, or a list of names or patterns, got {exclude!r}")
     return found

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -50,20 +51,32 @@ def explaining_forward(inputs: Any) -> Iterator[None]:
         ) from error
 
 
-def explained_loss(loss: Loss) -> Loss:
-    """``loss``, whose failure on outputs and targets that do not belong together costs one line."""
+def explained_loss(given: Loss | None) -> Loss:
+    """The loss that was given, or cross-entropy; its failure costs one line.
+
+    Cross-entropy fails where outputs and targets do not belong together. A loss of the user's own may fail for any
+    reason, so the line names it and what it raised.
+    """
 
     def wrapped(output: Any, target: Any) -> Tensor:
         try:
-            return loss(output, target)
-        except torch.OutOfMemoryError:
+            return (given or F.cross_entropy)(output, target)
+        except (PxframeError, torch.OutOfMemoryError):
             raise
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except Exception as error:  # of any function of the user
             shapes = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in (output, target)]
+            cause = " ".join(str(error).split())[:200]
+            if given is None:
+                raise PxframeError(
+                    f"there is no loss of an output {shapes[0]} and targets {shapes[1]} ({cause}); pass loss= for such "
+                    f"outputs, give targets of the network's own task, or take a scorer that reads none"
+                ) from error
+            function = getattr(given, "func", given)  # of a functools.partial
+            name = getattr(function, "__qualname__", type(function).__qualname__)
             raise PxframeError(
-                f"there is no loss of an output {shapes[0]} and targets {shapes[1]} "
-                f"({' '.join(str(error).split())[:200]}); pass loss= for such outputs, give targets of the network's "
-                f"own task, or take a scorer that reads none"
+                f"the loss {name} fails on an output {shapes[0]} and targets {shapes[1]}: "
+                f"{type(error).__name__}: {cause}; mend it, give targets of the network's own task, or take a "
+                f"scorer that reads none"
             ) from error
 
     return wrapped

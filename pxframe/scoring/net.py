@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -66,7 +65,7 @@ class Net:
         self._traces: dict[Any, Trace] = {}
         self.weights: Mapping[str, Tensor] = MappingProxyType({name: self._parameters[name] for name in masks})
         self.masks = masks
-        self.loss: Loss = explained_loss(loss or F.cross_entropy)
+        self.loss: Loss = explained_loss(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
         self.memory: dict[Any, Any] = {}
         self.cache: dict[Any, Any] = {}

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
-def emptied_rows(masks: Mapping[str, Tensor], fused: Any) -> list[str]:
-    """The parts of fused weights with nothing kept, as ``"qkv.weight[q]"``, of masks that are not empty themselves.
+def parts(masks: Mapping[str, Tensor], fused: Any) -> Iterator[tuple[str, str, Tensor]]:
+    """The parts of fused weights: the name of the mask, that of the part, and the part's rows of the mask.
 
     Args:
         fused: a mask's name -> a part's name -> ranges of rows, (first, last + 1); anything else counts as no part.
     """
-    found = []
-    for name, parts in fused.items() if isinstance(fused, Mapping) else ():
-        if name in masks and isinstance(parts, Mapping) and masks[name].any():
-            for part, ranges in sorted(parts.items(), key=lambda item: item[1]):  # a file sorts them by name
-                if not any(masks[name][start:stop].any() for start, stop in ranges):
-                    found.append(f"{name}[{part}]")
-    return found
+    for name, ranges in fused.items() if isinstance(fused, Mapping) else ():
+        if name in masks and isinstance(ranges, Mapping):
+            for part, rows in sorted(ranges.items(), key=lambda item: item[1]):  # a file sorts them by name
+                yield name, part, torch.cat([masks[name][start:stop] for start, stop in rows])

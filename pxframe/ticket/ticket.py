@@ -12,9 +12,8 @@ from torch.nn.parameter import is_lazy
 
 from pxframe.base.errors import PxframeError, some, within
 from pxframe.base.wrappers import plain_name
+from pxframe.ticket import emptied, guard
 from pxframe.ticket import file as ticket_file
-from pxframe.ticket import guard
-from pxframe.ticket.rows import emptied_rows
 
 T = TypeVar("T")
 
@@ -71,8 +70,12 @@ class Ticket:
     @property
     def emptied(self) -> list[str]:
         """The layers with nothing kept; and queries, keys or values of a fused weight, as ``"qkv.weight[q]"``."""
-        whole = [name for name, mask in self.masks.items() if mask.numel() and not mask.any()]
-        return whole + emptied_rows(self.masks, self.meta.get("fused_rows"))
+        return emptied.emptied(self.masks, self.meta.get("fused_rows"))
+
+    @property
+    def nearly_emptied(self) -> dict[str, int]:
+        """Those with almost nothing kept (:func:`pxframe.ticket.emptied.nearly_emptied`), and how many weights."""
+        return emptied.nearly_emptied(self.masks, self.meta.get("fused_rows"))
 
     def save(self, path: str | Path) -> None:
         """Write the ticket to one safetensors file (:mod:`pxframe.ticket.file`), whole or not at all."""

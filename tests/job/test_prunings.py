@@ -106,6 +106,8 @@ def test_names_are_names_of_files():
     [
         ({"scorer": ["snip", "snip"]}, "two tickets"),
         ({"scorer": "snip", "sparsity": [0.9, 0.9 + 1e-12]}, "two tickets 'snip-90.00'"),
+        ({"scorer": {"type": "snip", "round": 3}}, "scorer 'snip' takes no option 'round'; did you mean 'rounds'"),
+        ({"sparsity": 90}, "did you mean 0.9, which removes 90 %"),
         ({"scorer": {"type": "snip", "scope": "layers"}}, "did you mean 'layer'"),
         ({"scorer": {"type": "snip", "schedul": "linear"}}, "schedul"),
         ({"scorer": {"type": "snip", "granularity": "2:4"}, "sparsity": 0.9}, "leave sparsity out"),

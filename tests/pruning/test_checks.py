@@ -145,6 +145,20 @@ def test_models_that_cannot_be_pruned_are_told_with_a_way_out(model, scorer, tex
         pxframe.prune(model, [(torch.rand(2, 3, 4, 4), None)], scorer=scorer, sparsity=0.5)
 
 
+@pytest.mark.parametrize("call", [pxframe.score, pxframe.prune])
+def test_labels_that_are_not_there_are_asked_for(model, call):
+    batches = [(torch.randn(4, 8), None)]
+    with pytest.raises(
+        pxframe.PxframeError, match="scorer 'snip' needs labels, and the target of batch 0 is None"
+    ) as e:
+        call(model, batches, scorer="snip")
+    assert "\n" not in str(e.value)
+    without = set(str(e.value).partition("reads none (")[2].rstrip(")").split(", "))
+    assert without >= {"magnitude", "px", "synflow"}
+    assert not without & {"snip", "grasp", "imp"}
+    call(model, batches, scorer="snip", loss=lambda output, _: output.square().sum())
+
+
 def test_a_head_that_is_zero_from_the_start_is_named(model):
     nn.init.zeros_(model[2].weight)
     batches = [(torch.randn(4, 8), torch.arange(4))]

@@ -48,6 +48,17 @@ def detector(name):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
+def test_where_paths_are_asked_for_a_detector_is_refused_with_a_way_out_that_leads_somewhere(name):
+    model = detector(name).eval()
+    advice = "only scorers that read no paths can prune the whole model; any other can prune a sub-module"
+    pair = batch((32, 40))
+    refused(lambda: pxframe.score(model, [pair], "px"), "asks for the values", advice, "pxframe.prune(model.backbone")
+    refused(lambda: pxframe.score(model, [((pair[0][0],), None)], "px"), "aten.copy", advice)
+    ticket = pxframe.prune(model.backbone, [(torch.rand(2, 3, 32, 40), None)], "px", sparsity=0.5, rounds=1)
+    assert ticket.apply(model) == "backbone."
+
+
+@pytest.mark.parametrize("name", DETECTORS)
 def test_snip_scores_the_gradient_of_the_detectors_losses(name):
     model, pair = detector(name), batch((32, 40), (36, 32))
     torch.manual_seed(1)

@@ -297,6 +297,21 @@ def test_emptied_layers_are_reported_and_listed_in_the_ticket(model, batches, ca
     assert caplog.messages == ["skip_branch: nothing is left of conv2.weight"]
 
 
+def test_nearly_emptied_layers_are_reported(caplog):
+    class Starving(pxframe.Scorer):
+        name, needs = "starving", "nothing"
+
+        def score(self, net, batches):
+            scores = {n: w.abs() + 10 * float(n != "1.weight") for n, w in net.weights.items()}
+            scores["1.weight"].view(-1)[5] = 100
+            return scores
+
+    model = nn.Sequential(nn.Linear(8, 40), nn.Linear(40, 40), nn.Linear(40, 8))
+    ticket = pxframe.prune(model, None, scorer=Starving(), sparsity=0.8)
+    assert ticket.nearly_emptied == {"1.weight": 1}
+    assert caplog.messages == ["starving: almost nothing is left of 1.weight (1 kept)"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -121,12 +121,27 @@ def test_unknown_defaults_of_a_scorer_are_named(model):
         (dict(scorer="magnitude", rounds=True), "'rounds' must be a whole number"),
         (dict(scorer="magnitude", sparsity=True), "sparsity must be in"),
         (dict(scorer="magnitude", sparsity=float("nan")), "sparsity must be in"),
-        (dict(scorer=dict(type="magnitude", granularty="channel")), "takes no option 'granularty'"),
+        (dict(scorer="magnitude", sparsity=1.0), "got 1.0; 0.9 removes 90 % of the weights"),
+        (dict(scorer="magnitude", sparsity=90), "got 90; did you mean 0.9, which removes 90 %"),
+        (dict(scorer="magnitude", sparsity=99.95), "got 99.95; did you mean 0.9995, "),
+        (dict(scorer="magnitude", sparsity=[0.9, 0.98]), "one number .*; prune once for each, or run a job"),
+        (
+            dict(scorer=dict(type="magnitude", granularty="channel")),
+            "no option 'granularty'; did you mean 'granularity'",
+        ),
+        (dict(scorer="px", round=10), "neither pxframe.prune nor scorer 'px' takes 'round'; did you mean 'rounds'"),
+        (dict(scorer="px", varient="mean"), "nor scorer 'px' takes 'varient'; did you mean 'variant'"),
+        (dict(scorer=Plain(), sparsty=0.5), "takes no argument 'sparsty'; did you mean 'sparsity'.*to its constructor"),
     ],
 )
 def test_bad_settings(model, arguments, text):
     with pytest.raises(pxframe.PxframeError, match=text):
         pxframe.prune(model, None, **arguments)
+
+
+def test_score_says_whose_argument_it_was_given(model):
+    with pytest.raises(pxframe.PxframeError, match=r"neither pxframe\.score nor scorer 'magnitude' takes 'rounds'; px"):
+        pxframe.score(model, None, scorer="magnitude", rounds=3)
 
 
 def test_an_instance_of_a_granularity_is_taken_as_it_is(model):

@@ -1,6 +1,7 @@
 """Scoring leaves the model alone, tells a scorer that writes into tensors, and explains what a model cannot do."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -185,7 +186,12 @@ BAD = {
     "lazy": (nn.Sequential(nn.LazyLinear(3)), "snip", [(X, Y)], "0.weight, 0.bias has no shape yet: run one forward"),
     "inner": (nn.Sequential(torch.compile(small(), backend="eager")), "px", [(X, Y)], "'0' is compiled"),
     "parallel": (nn.Sequential(nn.DataParallel(small())), "snip", [(X, Y)], "'0' is wrapped in DataParallel; pass"),
-    "asking": (nn.Sequential(small(), Asking()), "px", [(X, Y)], r"values of a tensor in layer '1' \(Asking\)"),
+    "asking": (
+        nn.Sequential(small(), Asking()),
+        "px",
+        [(X, Y)],
+        r"values of a tensor in layer '1' \(Asking\).*; any other",
+    ),
 }
 
 
@@ -197,13 +203,46 @@ def test_what_cannot_be_scored_costs_one_line(kind):
     assert "\n" not in str(found.value)
 
 
+def broken(output, target):
+    return {}["key"]
+
+
+class Half(nn.Module):
+    def forward(self, output, target):
+        raise ValueError("two\nlines")
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (broken, r"batch 0: the loss broken fails on an output \[8, 3\] and targets \[8\]: KeyError: 'key'; mend it"),
+        (Half(), r"the loss Half fails on .*: ValueError: two lines; mend it"),
+        (functools.partial(broken), "the loss broken fails on "),
+        (nn.CrossEntropyLoss(weight=torch.ones(2)), r"the loss CrossEntropyLoss fails on .*: RuntimeError: weight"),
+    ],
+)
+def test_a_loss_of_the_user_that_fails_is_named(loss, message):
+    with pytest.raises(pxframe.PxframeError, match=message) as found:
+        pxframe.prune(small(), [(X, Y)], "snip", sparsity=0.3, loss=loss)
+    assert "\n" not in str(found.value)
+    assert "pass loss=" not in str(found.value)
+
+
+def test_a_loss_may_refuse_in_its_own_words():
+    def refusing(output, target):
+        raise pxframe.PxframeError("not these")
+
+    with pytest.raises(pxframe.PxframeError, match=r"batch 0: not these$"):
+        pxframe.prune(small(), [(X, Y)], "snip", sparsity=0.3, loss=refusing)
+
+
 def test_an_unknown_operation_is_named_with_its_layer_and_a_way_out():
     class Curve(nn.Module):
         def forward(self, x):
             return torch.erf(x)
 
     model = nn.Sequential(nn.Linear(6, 8), nn.Sequential(Curve()), nn.Linear(8, 3))
-    line = r"aten\.erf\.default \(node 'erf' of layer '1\.0' \(Curve\)\); only scorers that read no paths"
+    line = r"aten\.erf\.default \(node 'erf' of layer '1\.0' \(Curve\)\); only scorers .*; any other can"
     with pytest.raises(pxframe.PxframeError, match=line):
         pxframe.score(model, [(X, Y)], "px")
     assert not nn.modules.module._global_forward_hooks

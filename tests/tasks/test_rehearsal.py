@@ -208,6 +208,8 @@ tasks = dict(wrong=dict(type="classification", epochs=1, data=dict(train=_data, 
              head=dict(type="Linear", out_features=3)))
 """
     )
-    job = Job.from_config(load_config(config), work_dir=tmp_path / "work")
+    job = Job.from_config(load_config(config, {"prune.exclude": ["conv1.*"]}), work_dir=tmp_path / "work")
+    said = []
     with pytest.raises(PxframeError, match=r"^tasks\.wrong: .*the head gives outputs"):
-        rehearse(job)
+        rehearse(job, said.append)
+    assert [line.partition(" in place of ")[0] for line in said] == ["prune: the config excludes 'conv1.*'"]

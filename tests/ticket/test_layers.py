@@ -50,7 +50,7 @@ def test_units_and_emptied_layers_are_counted(model, tmp_path, capsys):
     assert "2 of 4" in shown
     assert "108 of 3,888" in shown
     assert "emptied layers: 2.weight, 5.weight" in shown
-    assert "216 of 11,292 FLOPs (1.91%)" in shown
+    assert "108 of 5,646 MACs (1.91%), or 216 of 11,292 FLOPs: a multiply-accumulate" in shown
 
 
 def test_without_data_there_is_no_cost(model, tmp_path, capsys):
@@ -64,6 +64,29 @@ def test_without_data_there_is_no_cost(model, tmp_path, capsys):
 def test_describe_names_emptied_layers():
     ticket = Ticket({"a": torch.tensor([True, False]), "b": torch.tensor([False])}, {"scorer": "px"})
     assert describe(ticket) == "px kept 1 of 3 weights (66.67% sparse); nothing left of b"
+
+
+def test_describe_names_layers_with_almost_nothing_left():
+    masks = {"a": torch.ones(9, 9, dtype=torch.bool), "b": torch.arange(81).view(9, 9) < 2}
+    assert (
+        describe(Ticket(masks)) == "a ticket kept 83 of 162 weights (48.77% sparse); almost nothing left of b (2 kept)"
+    )
+
+
+def test_show_gives_the_rows_of_fused_weights_under_their_layer(tmp_path, capsys):
+    mask = torch.zeros(12, 2, dtype=torch.bool)
+    mask[0:3, 0] = mask[4, :] = True  # of 4 rows each: 3 weights of the queries, 2 of the keys, none of the values
+    fused = {"qkv.weight": {"v": [(8, 12)], "k": [(4, 8)], "q": [(0, 2), (2, 4)]}}
+    Ticket({"qkv.weight": mask}, {"fused_rows": fused, "macs": {"qkv.weight": 240}}).save(tmp_path / "t")
+    assert cli.main(["show", str(tmp_path / "t")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line[:2] == ["qkv.weight", "12x2"])
+    assert [" ".join(line) for line in lines[at : at + 4]] == [
+        "qkv.weight 12x2 5 20.83% 4 of 12 50 of 240",
+        "[q] 4x2 3 37.50% 3 of 4 30 of 80",
+        "[k] 4x2 2 25.00% 1 of 4 20 of 80",
+        "[v] 4x2 0 emptied 0 of 4 0 of 80",
+    ]
 
 
 def test_describe_names_left_dense_and_collapsed():

@@ -27,6 +27,11 @@ MISTAKES = {
     "a folder": (["transfer", "configs"], "'configs' is a folder; name a config file in it"),
     "no Python": (["prune", "README.md"], "'README.md' is no config: a config is a Python file"),
     "option": (["transfer", CONFIG, "--resumed"], "unrecognized arguments: --resumed"),
+    "a key as an option": (
+        ["prune", CONFIG, "--sparsity", "90"],
+        "'sparsity' is set in the config, or by --cfg-options prune.sparsity=90",
+    ),
+    "a key with a sign": (["transfer", CONFIG, "--rounds=3"], "or by --cfg-options prune.rounds=3"),
     "override": (["transfer", CONFIG, "--cfg-options", "seed"], "cannot read 'seed' as KEY=VALUE"),
     "key": (["prune", CONFIG, "--cfg-options", "sede=1"], "there is no key 'sede'; did you mean 'seed'"),
     "task": (["transfer", CONFIG, "--tasks", "digit"], "there is no task 'digit' in the config; did you mean 'digits'"),

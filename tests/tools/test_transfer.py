@@ -340,7 +340,14 @@ def test_escapes_in_a_ticket_do_not_reach_the_terminal(tmp_path, capsys):
 MISTAKES = {
     "unknown scorer": (["--cfg-options", "prune.scorer.type=pxx"], "there is no scorer 'pxx'; did you mean 'px'"),
     "sparsity": (["--cfg-options", "prune.sparsity=1.0"], "sparsity must be in [0, 1), got 1.0"),
+    "percent": (["--cfg-options", "prune.sparsity=98.2"], "got 98.2; did you mean 0.982, which removes 98.2 %"),
     "config key": (["--cfg-options", "tasks.digits.epoch=2"], "takes no option 'epoch'; did you mean 'epochs'"),
+    "exclude": (["--cfg-options", "prune.exclude=[conv9.*]"], "prune: exclude: no parameter is called 'conv9.*'"),
+    "rows": (["--cfg-options", "prune.exclude=[linear.weight[q]]"], "no fused weight has rows 'linear.weight[q]'"),
+    "exclude of a whole model": (
+        ["--cfg-options", "prune.whole=True", "prune.exclude=[hed.*]", "prune.data=None"],
+        "tasks.digits: prune: exclude: no parameter is called 'hed.*'; did you mean 'head.",
+    ),
     "head": (["--cfg-options", "tasks.scenes.head.typ=2"], "typ"),
     "task name": (["--tasks", "digit"], "there is no task 'digit' in the config; did you mean 'digits'"),
     "no ticket": (["--ticket", "nowhere.safetensors"], "cannot read ticket nowhere.safetensors"),

@@ -44,6 +44,11 @@ ACTIVATIONS = frozenset(
 #: Elementwise operations with phi(0) > 0: factors where they only multiply, else activations with a bias phi(0).
 SIGMOIDS = frozenset(("sigmoid", "hardsigmoid", "softplus"))
 SOFTMAX = frozenset(("softmax", "_softmax", "_safe_softmax"))
+#: What a user can do about a model that the engine cannot read.
+WAY_OUT = (
+    "only scorers that read no paths can prune the whole model; any other can prune a sub-module that does without: "
+    "pxframe.prune(model.backbone, ...)"
+)
 
 
 def rule(*operations: str) -> Callable[[Rule], Rule]:
@@ -92,10 +97,7 @@ def unknown(node: fx.Node, why: str = "") -> PxframeError:
     detail = f" {why}" if why else ""
     layer = layer_of(node)
     where = f"node {node.name!r} of {layer}" if layer else f"node {node.name!r}"
-    return PxframeError(
-        f"the path engine does not know the operation {node.target}{detail} ({where}); "
-        f"only scorers that read no paths can prune this model"
-    )
+    return PxframeError(f"the path engine does not know the operation {node.target}{detail} ({where}); {WAY_OUT}")
 
 
 @dataclass
