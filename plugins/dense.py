@@ -21,6 +21,7 @@ class Dense(pxframe.Scorer):
         "scope": "global",
         "distribution": "uniform",
         "schedule": "exponential",
+        "refit": "keep",
     }
 
     def score(self, net, batches):

@@ -111,8 +111,8 @@ def test_every_scorer_on_real_networks(method, name, monkeypatch):
     "options",
     [
         {"granularity": "channel", "exclude": ["head.*"]},
-        {"granularity": {"type": "channel", "compute_aware": True, "refit": "rescale"}, "exclude": ["head.*"]},
-        {"granularity": {"type": "channel", "refit": "reinit"}, "exclude": ["head.*"]},
+        {"granularity": {"type": "channel", "compute_aware": True}, "refit": "rescale", "exclude": ["head.*"]},
+        {"granularity": "channel", "refit": "reinit", "exclude": ["head.*"]},
         {"granularity": "2:4", "exclude": ["stem.*"]},
         {"scope": "layer", "sparsity": 0.5},
         {"scope": "layer", "sparsity": 0.5, "distribution": "erk"},

@@ -14,6 +14,7 @@ from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import leaves, starting_tensors
 from pxframe.engine.computed import Computed
 from pxframe.engine.factors import multiplier, open_factor, open_ones
+from pxframe.engine.forward import Values, call
 from pxframe.engine.graph import Trace
 from pxframe.engine.reading import Reading
 from pxframe.engine.rules import norms
@@ -64,7 +65,7 @@ def interpret(
             "carries no path; path-based scorers need the model without it"
         )
     with_f = batch_norm == "batch" or any(reading.replay for reading, _ in readings)
-    values: dict[fx.Node, Any] = _Values(trace, tensors)
+    values: dict[fx.Node, Any] = Values(trace, tensors)
     values.update(zip(trace.inputs, leaves(inputs), strict=True))
     # The backward pass needs the inputs of the operations, so nothing may be written over.
     reuse = {} if torch.is_grad_enabled() else trace.reuse
@@ -75,7 +76,7 @@ def interpret(
             values[node] = trace.constants[str(node.target)]
             continue
         if node not in trace.active:
-            values[node] = _call(node, values)
+            values[node] = call(node, values)
             if node in trace.computed:
                 for network in networks:
                     network.weights.step(node)
@@ -93,17 +94,6 @@ def interpret(
         run.outputs = [values[node] for node in trace.outputs]
     run.paths = [[network.paths[node] for node in trace.outputs] for network in networks]
     return run
-
-
-class _Values(dict[fx.Node, Any]):
-    """The values of nodes. A parameter or buffer is taken from ``tensors`` when it is first read."""
-
-    def __init__(self, trace: Trace, tensors: Mapping[str, Tensor]) -> None:
-        self._names, self._tensors = trace.tensors, tensors
-
-    def __missing__(self, node: fx.Node) -> Tensor:
-        self[node] = self._tensors[self._names[node]]
-        return self[node]
 
 
 class _Network:
@@ -172,11 +162,6 @@ class _Network:
         return self.weights.weight(node)
 
 
-def _call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-    args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-    return node.target(*args, **kwargs)  # type: ignore[operator]
-
-
 def _call_f(
     node: fx.Node,
     values: Mapping[fx.Node, Any],
@@ -194,7 +179,7 @@ def _call_f(
     if node in reuse:
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
         return _in_place(operation(node), reuse[node], args, kwargs)
-    return _call(node, values)
+    return call(node, values)
 
 
 def _in_place(name: str, over: int, args: Any, kwargs: Any) -> Tensor:

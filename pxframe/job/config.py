@@ -42,14 +42,16 @@ class Prune:
 
     Args:
         scorer: a name, ``dict(type=SCORER, **options)``, or a list of such; default: the registered default scorer. A
-            dict may hold ``rounds``, ``sparsity``, ``schedule``, ``scope``, ``distribution``, ``granularity`` and
-            ``exclude`` of its own as well.
+            dict may hold ``rounds``, ``sparsity``, ``schedule``, ``scope``, ``distribution``, ``granularity``,
+            ``exclude`` and ``refit`` of its own as well.
         sparsity: share of weights (or channels) to prune, or a list: one ticket for each.
         rounds: rounds of scoring and masking; default: the scorer's own.
         schedule: ``"exponential"`` or ``"linear"``.
         scope: ``"global"``, one threshold, or ``"layer"``, one in each layer.
         distribution: of the density over layers with ``scope="layer"``: ``"uniform"`` or ``"erk"``.
         granularity: ``"weight"``, ``"channel"``, an N:M pattern (``"2:4"``), or a dict with options.
+        refit: what is done after the last round: ``"bn"``, ``"obs"``, ``"rescale"``, ``"reinit"``, or a dict with
+            options; default: nothing.
         exclude: names or patterns of weights to leave alone, in place of the default: the classifier's.
         whole: True prunes each task's whole model, head included, on its own images; False the backbone, once.
         data: config of a task whose training images are scored on; default: that of ``pretrain``.
@@ -68,6 +70,7 @@ class Prune:
     scope: str | None = None
     distribution: str | None = None
     granularity: Any = None
+    refit: Any = None
     exclude: Any = None
     whole: bool = False
     data: Mapping[str, Any] | None = None

@@ -17,7 +17,7 @@ from pxframe.pruning.rows import is_rows
 from pxframe.ticket.ticket import Ticket
 
 #: Settings that a control copies from the ticket it is compared with; it keeps its own values for all others.
-SHARED = ("sparsity", "scope", "distribution", "granularity", "exclude")
+SHARED = ("sparsity", "scope", "distribution", "granularity", "exclude", "refit")
 _LONGEST = 100  # characters of a name, which is the name of a folder
 
 
@@ -95,7 +95,7 @@ def _pruning(
     plan = Plan.of(method, given)
     settings = {key: getattr(plan, key) for key in ("sparsity", "rounds", "schedule", "scope", "distribution")}
     asked = {"granularity": "weight", **method.defaults, **{k: v for k, v in given.items() if v is not None}}
-    settings |= {key: asked[key] for key in ("granularity", "exclude") if key in asked}
+    settings |= {key: asked[key] for key in ("granularity", "exclude", "refit") if key in asked}
     usual = {name: p.default for name, p in inspect.signature(type(method)).parameters.items()}
     usual |= {**method.defaults, "rounds": method.rounds, **shared}
     told = {**{key: value for key, value in scorer.items() if key != "type"}, **own}

@@ -94,7 +94,8 @@ def ticket_recipe(
     }
     uses = {"scorer": pruning.scorer["type"]}
     # Tickets of single weights do not depend on images that no score reads; the costs of channels depend on their size.
-    if pruning.needs != "nothing" or pruning.settings["granularity"] != "weight":
+    refitted = pruning.settings.get("refit", "keep") != "keep"
+    if pruning.needs != "nothing" or pruning.settings["granularity"] != "weight" or refitted:
         assert config is not None
         uses["task"] = config["type"]
         on = job.scored_on

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from pxframe.base.errors import PxframeError, near
 from pxframe.base.options import check_options
-from pxframe.pruning.refit import REFITS
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,12 @@ class Granularity:
 
     * ``scores_channels``: entries are output channels, scored by ``Scorer.score_channels``;
     * ``outputs_first``: layers must have their outputs in the first dimension of their weights;
-    * ``compute_aware``: scores are divided by what an entry costs;
-    * ``refit``: the name in :data:`pxframe.pruning.refit.REFITS` of what becomes of the weights that are kept.
+    * ``compute_aware``: scores are divided by what an entry costs.
     """
 
     scores_channels = False
     outputs_first = False
     compute_aware = False
-    refit = "keep"
 
     @property
     def name(self) -> str:
@@ -89,20 +86,12 @@ class Channel(Granularity):
 
     Args:
         compute_aware: divide each score by the multiply-accumulates that its channel costs.
-        refit: what becomes of the weights that are kept, since each layer now sums fewer inputs. ``"keep"`` leaves
-            them, ``"reinit"`` draws them anew and ``"rescale"`` multiplies them, both for the inputs that are left.
-            Excluded layers and rows stay as they are.
     """
 
     compute_aware: bool = False
-    refit: str = "keep"
 
     scores_channels = True
     outputs_first = True
-
-    def __post_init__(self) -> None:
-        if self.refit not in REFITS:
-            raise PxframeError(f"granularity 'channel': there is no refit {self.refit!r}{near(self.refit, REFITS)}")
 
     @property
     def name(self) -> str:

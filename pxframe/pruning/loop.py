@@ -20,8 +20,8 @@ from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.ranks import from_first_rank
-from pxframe.pruning.refit import refitted
 from pxframe.pruning.rows import fused_rows, held_rows, whole
+from pxframe.refit.table import Refit
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Loss, Net, Train
 from pxframe.scoring.prunable import left_dense, prunable
@@ -96,6 +96,7 @@ def prune(
     scope: str | None = None,
     distribution: str | None = None,
     granularity: str | Mapping[str, Any] | Granularity | None = None,
+    refit: str | Mapping[str, Any] | Refit | None = None,
     loss: Loss | None = None,
     train: Train | None = None,
     exclude: Iterable[str] | None = None,
@@ -122,6 +123,10 @@ def prune(
         distribution: of the density over layers if ``scope="layer"``: ``"uniform"`` (the default) or ``"erk"``.
         granularity: ``"weight"`` (the default), ``"channel"``, an N:M pattern (``"2:4"``), or
             ``dict(type=..., **options)`` with the options of :mod:`pxframe.pruning.granularity`.
+        refit: what is done to the network after the last round, and kept in the ticket's ``start``: ``"keep"`` (the
+            default) nothing, ``"bn"`` measures the statistics of batch norm anew on ``batches``, ``"obs"`` also gives
+            each layer the least-squares weights for its mask, ``"rescale"`` and ``"reinit"`` make up for the inputs
+            that are gone; or ``dict(type=..., **options)`` with the options of :mod:`pxframe.refit.table`.
         exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted; default: none. Of a
             weight that makes queries, keys and values together, ``"*.qkv.weight[q]"`` names the rows of the queries
             (``[k]``, ``[v]``); a ticket's sparsity counts rows left out in this way as kept.
@@ -136,7 +141,7 @@ def prune(
     """
     method, settings = build_scorer(scorer, options, train, prune)
     asked: dict[str, Any] = {"sparsity": sparsity, "rounds": rounds, "schedule": schedule, "scope": scope}
-    asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude}
+    asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude, "refit": refit}
     plan = Plan.of(method, asked, settings)
     model = unwrapped(model)
     ticket = from_first_rank(lambda: _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known))
@@ -159,6 +164,8 @@ def _pruned(
     data = Batches(batches, device)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data, loss)
+        if plan.refit.reads and example is None:
+            raise PxframeError(f"refit {plan.refit.name!r} reads inputs: pass batches")
         excluded = whole(plan.exclude)
         masks = full_masks(model, prunable(model, example, excluded))
         fitting = granularity.fitting(masks)
@@ -208,9 +215,10 @@ def _pruned(
                 bar.advance(f"density {plan.density(number):.2%}")
         with blaming(f"scorer {method.name!r}, after the last round"):
             start = dict(method.restart(net) or {})
-        weights = {name: start.get(name, theta) for name, theta in net.weights.items()}
         unchanged = {name: granularity.expand(rows, net.masks[name]) for name, rows in held.entries.items()}
-        start |= refitted(granularity.refit, net, example, weights, unchanged)
+        with blaming(f"refit {plan.refit.name!r}"):
+            tensors = {**net.buffers, **net.parameters, **start}
+            start |= plan.refit.values(net, data, tensors, unchanged)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
         **({"fused_rows": fused} if fused else {}),
@@ -224,7 +232,7 @@ def _pruned(
     ticket.meta["emptied"] = ticket.emptied
     for text, names in {
         "nothing is left of %s": ticket.emptied,
-        "almost nothing is left of %s": [f"{name} ({kept} kept)" for name, kept in ticket.nearly_emptied.items()],
+        "almost nothing is left of %s": [f"{name} ({left} kept)" for name, left in ticket.nearly_emptied.items()],
         "these weights stay dense: %s": ticket.meta["left_dense"],
     }.items():
         if names:

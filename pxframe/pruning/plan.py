@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,18 +15,20 @@ from pxframe.pruning.distribution import DISTRIBUTIONS, layer_counts
 from pxframe.pruning.granularity import Granularity, build_granularity
 from pxframe.pruning.schedule import SCHEDULES
 from pxframe.pruning.threshold import counts, global_masks, layer_masks
+from pxframe.refit.table import Refit, build_refit
 from pxframe.scoring.scorer import Scorer
 
 SCOPES = ("global", "layer")
 
 #: What a scorer's config and a scorer's ``defaults`` may set beside the scorer's own options.
-PLAN_KEYS = ("sparsity", "rounds", "schedule", "scope", "distribution", "granularity", "exclude")
+PLAN_KEYS = ("sparsity", "rounds", "schedule", "scope", "distribution", "granularity", "exclude", "refit")
 _DEFAULTS = {
     "schedule": "exponential",
     "scope": "global",
     "distribution": "uniform",
     "granularity": "weight",
     "exclude": (),
+    "refit": "keep",
 }
 
 
@@ -69,6 +71,7 @@ class Plan:
     distribution: str
     granularity: Granularity
     exclude: tuple[str, ...] = ()
+    refit: Refit = field(default_factory=Refit)
 
     @classmethod
     def of(cls, method: Scorer, *settings: Mapping[str, Any]) -> Plan:
@@ -92,6 +95,7 @@ class Plan:
             distribution=found["distribution"],
             granularity=granularity,
             exclude=patterns(found["exclude"]),
+            refit=build_refit(found["refit"]),
         )
 
     def __post_init__(self) -> None:
@@ -183,6 +187,7 @@ class Plan:
             "distribution": self.distribution,
             "granularity": self.granularity.describe(),
             "exclude": list(self.exclude),
+            "refit": self.refit.describe(),
         }
 
 

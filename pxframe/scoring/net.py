@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from pxframe.base.errors import PxframeError, some, within
 from pxframe.base.inputs import arguments, divisible, first, is_cut, mapped, signature
+from pxframe.base.measuring import measuring
 from pxframe.base.threads import repeatable
 from pxframe.base.undisturbed import evaluating, seeded, undisturbed
 from pxframe.engine.graph import Trace
@@ -177,6 +178,10 @@ class Net:
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode inside the block."""
         return evaluating(self._model)
+
+    def measuring(self, reached: dict[str, int]) -> AbstractContextManager[None]:
+        """Eval mode inside the block, but batch norms write statistics of their inputs into the buffers given."""
+        return measuring(self._model, reached)
 
     def gradients(
         self, batches: Iterable[tuple[Any, Any]], weights: Mapping[str, Tensor] | None = None

@@ -91,9 +91,9 @@ def test_levels_have_as_many_digits_as_they_need():
 
 
 def test_names_are_names_of_files():
-    granularity = {"type": "channel", "refit": "rescale", "compute_aware": True}
+    granularity = {"type": "channel", "compute_aware": True}
     (_, name, _) = prunings(Prune(scorer={"type": "magnitude", "granularity": granularity}, sparsity=0.5))
-    assert name == "magnitude-granularity=channel+refit=rescale+compute_aware=True-50.00"
+    assert name == "magnitude-granularity=channel+compute_aware=True-50.00"
     exclude = [f"layer{i}.conv.weight" for i in range(40)]
     names = list(prunings(Prune(scorer={"type": "magnitude", "exclude": exclude}, sparsity=0.5)))
     other = list(prunings(Prune(scorer={"type": "magnitude", "exclude": exclude[1:]}, sparsity=0.5)))

@@ -131,8 +131,7 @@ def test_a_rewound_start_is_rescaled_where_channels_go(model):
     scorer, x = dict(type="ltr", step=3), torch.randn(2, 1, 8, 8)
     options = dict(train=Trainer(), sparsity=0.5, rounds=1, scope="layer", exclude=["4.*"])
     plain = pxframe.prune(model, [(x, None)], scorer=scorer, granularity="channel", **options)
-    refit = dict(type="channel", refit="rescale")
-    rescaled = pxframe.prune(model, [(x, None)], scorer=scorer, granularity=refit, **options)
+    rescaled = pxframe.prune(model, [(x, None)], scorer=scorer, granularity="channel", refit="rescale", **options)
     assert torch.equal(rescaled.start["0.weight"], plain.start["0.weight"])  # its input is whole
     assert not torch.equal(rescaled.start["0.weight"], model[0].weight)
 

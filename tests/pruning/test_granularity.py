@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.pruning.refit import fan_in
+from pxframe.refit.fan_in import fan_in
 from pxframe.scoring.net import Net
 
 NET = dict(rounds=6, sparsity=0.5)
@@ -43,7 +43,7 @@ def test_channels_are_kept_whole_and_counted_exactly(model, batches, scorer):
         assert (rows.all(1) == rows.any(1)).all()
         kept += int(rows.any(1).sum())
     assert kept == round(0.4 * 24)
-    assert ticket.meta["granularity"] == {"type": "channel", "compute_aware": False, "refit": "keep"}
+    assert ticket.meta["granularity"] == {"type": "channel", "compute_aware": False}
 
 
 def test_a_channel_s_score_is_the_sum_of_its_weights(model):
@@ -120,9 +120,7 @@ def test_fan_in_counts_what_paths_go_through(model, batches):
 
 
 def test_rescale_and_reinit_fit_the_inputs_that_are_left(model, batches):
-    options = dict(
-        scorer="magnitude", granularity=dict(type="channel", refit="rescale"), exclude=["6.*"], scope="layer"
-    )
+    options = dict(scorer="magnitude", granularity="channel", refit="rescale", exclude=["6.*"], scope="layer")
     ticket = pxframe.prune(model, batches, sparsity=0.5, **options)
     left = int(ticket.masks["0.weight"].flatten(1).any(1).sum())
     rows = ticket.masks["3.weight"].flatten(1).any(1)
@@ -133,7 +131,7 @@ def test_rescale_and_reinit_fit_the_inputs_that_are_left(model, batches):
     assert torch.equal(ticket.start["0.weight"], model[0].weight.detach())
 
     wide = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.Flatten(), nn.Linear(256, 4))
-    options["granularity"] = dict(type="channel", refit="reinit")
+    options["refit"] = "reinit"
     options["exclude"] = ["4.*"]
     ticket = pxframe.prune(wide, [(torch.randn(1, 3, 6, 6), None)], sparsity=0.5, **options)
     left = int(ticket.masks["0.weight"].flatten(1).any(1).sum())
@@ -148,8 +146,8 @@ def test_rescale_and_reinit_fit_the_inputs_that_are_left(model, batches):
 def test_rescale_leaves_a_layer_alone_that_lost_nothing():
     """On 1x1 maps most of a padded kernel reads nothing, pruned or not."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
-    granularity = dict(type="channel", refit="rescale")
-    ticket = pxframe.prune(model, [(torch.randn(2, 3, 1, 1), None)], sparsity=0.0, rounds=1, granularity=granularity)
+    options = dict(sparsity=0.0, rounds=1, granularity="channel", refit="rescale")
+    ticket = pxframe.prune(model, [(torch.randn(2, 3, 1, 1), None)], **options)
     assert all(torch.equal(ticket.start[n], model.get_parameter(n)) for n in ticket.masks)
 
 
@@ -196,7 +194,7 @@ def test_a_transposed_convolution_is_refused_without_data_too(granularity, kind)
         (dict(granularity="2:5"), "no layer's inputs are a multiple of 5"),
         (dict(granularity="2:4", sparsity=0.9), "a sparsity of its own, 0.5"),
         (dict(granularity="2:4", scope="layer", distribution="erk"), "same share of every layer"),
-        (dict(granularity=dict(type="channel", refit="reset")), "there is no refit 'reset'"),
+        (dict(granularity=dict(type="channel", refit="bn")), "takes no option 'refit'"),
         (dict(granularity=dict(type="channel", cost=True)), "takes no option 'cost'"),
         (dict(granularity=dict(type="channel", compute_aware=True)), "needs one batch"),
     ],

@@ -75,8 +75,8 @@ def test_a_tuple_of_one_gives_what_the_tensor_alone_gives(scorer):
 
 def test_channels_are_refitted_and_costed():
     torch.manual_seed(0)
-    granularity = dict(type="channel", compute_aware=True, refit="rescale")
-    settings = dict(granularity=granularity, sparsity=0.3, exclude=["head.*", "words.*"], loss=loss)
+    granularity = dict(type="channel", compute_aware=True)
+    settings = dict(granularity=granularity, refit="rescale", sparsity=0.3, exclude=["head.*", "words.*"], loss=loss)
     ticket = pxframe.prune(Pair(), [batch()], "snip", **settings)
     assert ticket.meta["macs"] == {"left.weight": 6 * 27 * 64, "right.weight": 6 * 9 * 64}
 
@@ -165,8 +165,6 @@ def test_the_parameters_say_how_exact_paths_are(kind, scorer):
 
 
 def test_channels_of_a_model_that_is_given_another_dtype_are_refitted():
-    granularity = dict(type="channel", refit="rescale")
-    ticket = pxframe.prune(
-        Cast(SINGLE), [(torch.rand(4, 3).double(), None)], "magnitude", granularity=granularity, sparsity=0.2
-    )
+    settings = dict(granularity="channel", refit="rescale", sparsity=0.2)
+    ticket = pxframe.prune(Cast(SINGLE), [(torch.rand(4, 3).double(), None)], "magnitude", **settings)
     assert {start.dtype for start in ticket.start.values()} == {SINGLE}

@@ -30,6 +30,7 @@ class Opinionated(Plain):
             "distribution": "erk",
             "granularity": "channel",
             "exclude": ["2.*"],
+            "refit": "keep",
         }
     )
 
@@ -53,6 +54,7 @@ BUILT_IN = {
     "distribution": "uniform",
     "granularity": {"type": "weight"},
     "exclude": [],
+    "refit": {"type": "keep"},
 }
 
 
@@ -62,8 +64,8 @@ def test_without_any_word_the_built_in_ones_hold(model):
 
 def test_a_scorer_s_defaults_go_before_the_built_in_ones(model):
     found = settings(pxframe.prune(model, None, scorer=Opinionated()))
-    granularity = {"type": "channel", "compute_aware": False, "refit": "keep"}
-    assert found == {**Opinionated.defaults, "granularity": granularity}
+    granularity = {"type": "channel", "compute_aware": False}
+    assert found == {**Opinionated.defaults, "granularity": granularity, "refit": {"type": "keep"}}
 
 
 @pytest.mark.parametrize(

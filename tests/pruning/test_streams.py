@@ -65,10 +65,16 @@ def test_weights_drawn_anew_say_nothing_about_the_old_ones_of_the_same_seed(seed
     torch.manual_seed(seed)  # right before the draws, so that both streams would begin at the same place
     for layer in (model[0], model[2]):
         nn.init.kaiming_normal_(layer.weight)
-    granularity = dict(type="channel", refit="reinit")
     batches = [(torch.randn(2, 3, 6, 6), None)]
     ticket = pxframe.prune(
-        model, batches, scorer="magnitude", sparsity=0.0, granularity=granularity, exclude="4.*", seed=seed
+        model,
+        batches,
+        scorer="magnitude",
+        sparsity=0.0,
+        granularity="channel",
+        refit="reinit",
+        exclude="4.*",
+        seed=seed,
     )
     first, second = (model.get_parameter(n).detach() for n in ("0.weight", "2.weight"))
     assert uncorrelated(first, ticket.start["0.weight"])

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pxframe.base.errors import PxframeError
 from pxframe.base.undisturbed import stream
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_leaves
 from pxframe.engine.scaled import Exponent, Scaled, power_of_two
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import f_tensors
-
-Refit = Callable[[Net, Any, Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
@@ -74,14 +71,8 @@ class _Reached(torch.autograd.Function):
         return (gradient > 0.25).to(gradient.dtype) * power_of_two(ctx.exponent, gradient), None
 
 
-def keep(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave the weights as they are."""
-    return {}
-
-
 def rescale(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """theta * sqrt(fan-in of the dense layer / fan-in that is left), so that the variance of a sum stays the same."""
-    inputs = _given(inputs)
     before = fan_in(net.with_(masks={name: torch.ones_like(mask) for name, mask in net.masks.items()}), inputs)
     after = fan_in(net, inputs)
     values = {}
@@ -93,7 +84,7 @@ def rescale(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, T
 
 def reinit(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Draw the weights anew from N(0, 2 / fan-in that is left) (He et al. 2015, Eq. 10), from a stream of their own."""
-    left = fan_in(net, _given(inputs))
+    left = fan_in(net, inputs)
     # What no path leads through, such as the offsets of a deformable convolution, sums all that is kept of it.
     left = {n: count.where(count > 0, net.masks[n].flatten(1).sum(1)) for n, count in left.items()}
     generator = stream(net.generator.initial_seed(), "reinit")
@@ -102,27 +93,3 @@ def reinit(net: Net, inputs: Any, weights: Mapping[str, Tensor]) -> dict[str, Te
         spread = (2 / left[name].clamp(min=1)).sqrt().to(theta.dtype).view(-1, *[1] * (theta.ndim - 1))
         values[name] = torch.randn(theta.shape, generator=generator, dtype=theta.dtype).to(theta.device) * spread
     return values
-
-
-#: What becomes of the weights that are kept: a function of the net at its final masks, a batch of inputs, and the
-#: weights that training would start from. It returns the weights to replace, by name.
-REFITS: dict[str, Refit] = {"keep": keep, "rescale": rescale, "reinit": reinit}
-
-
-def refitted(
-    kind: str, net: Net, inputs: Any, weights: Mapping[str, Tensor], held: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The weights to replace, by name.
-
-    Args:
-        kind: a name in :data:`REFITS`.
-        held: by name, bool tensors that are true where a weight must stay as it is.
-    """
-    found = REFITS[kind](net, inputs, weights)
-    return {n: w.where(~held[n], weights[n]) if n in held else w for n, w in found.items()}
-
-
-def _given(inputs: Any) -> Any:
-    if inputs is None:
-        raise PxframeError("granularity 'channel': refit needs one batch, to follow the paths that are left")
-    return inputs

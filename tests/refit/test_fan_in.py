@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.ops import DeformConv2d
 
 import pxframe
-from pxframe.pruning.refit import fan_in, reinit
+from pxframe.refit.fan_in import fan_in, reinit
 from pxframe.scoring.net import Net
 
 
@@ -170,7 +170,7 @@ def test_layers_that_make_a_factor_are_drawn_for_the_inputs_that_are_left():
 
 
 def channels_refitted(model, refit, exclude):
-    options = dict(granularity=dict(type="channel", refit=refit), sparsity=0.3, scope="layer", exclude=exclude)
+    options = dict(granularity="channel", refit=refit, sparsity=0.3, scope="layer", exclude=exclude)
     return pxframe.prune(model, [(torch.randn(2, 5, 3), None)], "magnitude", **options)
 
 
@@ -200,8 +200,6 @@ class Moved(nn.Module):
 
 def test_layers_that_no_path_leads_through_are_drawn_for_what_they_keep():
     torch.manual_seed(0)
-    granularity = dict(type="channel", refit="reinit")
-    ticket = pxframe.prune(
-        Moved(), [(torch.randn(1, 16, 6, 6), None)], "magnitude", granularity=granularity, sparsity=0
-    )
+    options = dict(granularity="channel", refit="reinit", sparsity=0)
+    ticket = pxframe.prune(Moved(), [(torch.randn(1, 16, 6, 6), None)], "magnitude", **options)
     assert ticket.start["offset.weight"].std() == pytest.approx((2 / 144) ** 0.5, rel=0.05)

@@ -1,0 +1,141 @@
+"""The refits that users name, and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from pxframe.base.errors import PxframeError, near
+from pxframe.base.options import check_options, positive, whole_number
+from pxframe.engine.reading import kept
+from pxframe.refit.fan_in import reinit, rescale
+from pxframe.refit.norms import batch_statistics
+from pxframe.refit.obs import least_squares
+from pxframe.scoring.batches import Batches
+from pxframe.scoring.net import Net
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Base of all refits; as it stands, nothing is changed."""
+
+    #: What users call it.
+    name: ClassVar[str] = "keep"
+    #: Whether it reads the batches; the data must then be there.
+    reads: ClassVar[bool] = False
+
+    def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
+        """The parameters and buffers to replace, by name.
+
+        Args:
+            net: the network at its final masks.
+            tensors: the parameters and buffers that training would start from, pruned weights as they were.
+            held: by name, bool tensors that are true where a weight must stay as it is.
+        """
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """Name and options, for the ticket's provenance."""
+        return {"type": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Rescale(Refit):
+    """theta * sqrt(fan-in of the dense layer / fan-in that is left), so that the variance of a sum stays the same."""
+
+    name: ClassVar[str] = "rescale"
+    reads: ClassVar[bool] = True
+
+    def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
+        return _by_fan_in(rescale, net, data, tensors, held)
+
+
+@dataclass(frozen=True)
+class Reinit(Refit):
+    """Draws the weights anew from N(0, 2 / fan-in that is left) (He et al. 2015, Eq. 10)."""
+
+    name: ClassVar[str] = "reinit"
+    reads: ClassVar[bool] = True
+
+    def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
+        return _by_fan_in(reinit, net, data, tensors, held)
+
+
+@dataclass(frozen=True)
+class BatchNorm(Refit):
+    """Measures the statistics of batch norm anew on the batches. Weights stay as they are."""
+
+    name: ClassVar[str] = "bn"
+    reads: ClassVar[bool] = True
+
+    def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
+        return batch_statistics(net, data, _pruned(net, tensors))
+
+
+@dataclass(frozen=True)
+class OBS(Refit):
+    """The least-squares weights of each layer for its mask, then the statistics of batch norm; the best start.
+
+    Args:
+        damping: relative to the mean of the diagonal of each layer's Hessian.
+        steps: of conjugate gradients in each layer, at most.
+        sequential: a layer's inputs come from the pruned layers before it, else from the dense network.
+    """
+
+    damping: float = 0.01
+    steps: int = 100
+    sequential: bool = True
+
+    name: ClassVar[str] = "obs"
+    reads: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        positive("refit 'obs'", "damping", self.damping)
+        whole_number("refit 'obs'", "steps", self.steps)
+
+    def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
+        options = asdict(self)
+        pruned = _pruned(net, tensors)
+        weights = least_squares(net, data, pruned, held, **options)
+        return {**weights, **batch_statistics(net, data, {**pruned, **weights})}
+
+
+REFITS: dict[str, type[Refit]] = {cls.name: cls for cls in (Refit, Rescale, Reinit, BatchNorm, OBS)}
+
+
+def build_refit(config: str | Mapping[str, Any] | Refit) -> Refit:
+    """``"bn"``, ``"obs"``, ..., or ``dict(type=..., **options)``.
+
+    Raises:
+        PxframeError: there is no such refit or option.
+    """
+    if isinstance(config, Refit):
+        return config
+    options = {"type": config} if isinstance(config, str) else dict(config)
+    name = options.pop("type", None)
+    if name not in REFITS:
+        raise PxframeError(f"there is no refit {name!r}{near(str(name), REFITS)}")
+    check_options(REFITS[name], options, f"refit {name!r}")
+    return REFITS[name](**options)
+
+
+def _pruned(net: Net, tensors: Tensors) -> dict[str, Tensor]:
+    return {**tensors, **{n: tensors[n] * kept(mask, tensors[n].dtype) for n, mask in net.masks.items()}}
+
+
+def _by_fan_in(
+    function: Callable[[Net, Any, Tensors], dict[str, Tensor]],
+    net: Net,
+    data: Batches,
+    tensors: Tensors,
+    held: Tensors,
+) -> dict[str, Tensor]:
+    first = data.first()
+    assert first is not None  # the core asks for data
+    found = function(net, first[0], {name: tensors[name] for name in net.masks})
+    return {n: w.where(~held[n], tensors[n]) if n in held else w for n, w in found.items()}

@@ -1,0 +1,67 @@
+"""Networks side by side, from one layer to the next, each on the same batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pxframe.base.errors import PxframeError
+from pxframe.base.inputs import divisible, split
+from pxframe.engine.forward import Forward
+from pxframe.scoring.net import Net
+from pxframe.scoring.products import Product, find_products
+
+#: How many numbers the columns of one layer may have at once.
+_MOST = 1 << 25
+
+
+def sweep(
+    net: Net, batches: Sequence[Any], networks: Sequence[Mapping[str, Tensor]]
+) -> Iterator[tuple[Product, list[list[Tensor]]]]:
+    """Run networks of one graph, in eval mode, up to each product by a prunable weight, in the order of the graph.
+
+    Between two of them the weight of the first may be replaced: a network reads a tensor when it is first used.
+
+    Args:
+        batches: inputs. All their values between two layers are in memory at once.
+        networks: for each, its parameters and buffers by name.
+
+    Yields:
+        the product, and for each network the values of its layer's input, one for each batch.
+
+    Raises:
+        PxframeError: the graph cannot be traced, or differs from batch to batch.
+    """
+    traces = [net.trace(inputs) for inputs in batches]
+    kinds = [[(node.op, node.target) for node in trace.nodes] for trace in traces]
+    if any(kind != kinds[0] for kind in kinds):
+        raise PxframeError("the model computes something else for samples of another size; give samples of one size")
+    runs = [
+        [Forward(trace, tensors, inputs) for trace, inputs in zip(traces, batches, strict=True)] for tensors in networks
+    ]
+    products = find_products(traces[0], net.masks) if traces else {}
+    with torch.no_grad():
+        for at, node in enumerate(traces[0].nodes if traces else ()):
+            nodes = [trace.nodes[at] for trace in traces]
+            if node in products:
+                product = products[node]
+                sources: list[Any] = [own.args[node.args.index(product.source)] for own in nodes]
+                yield product, [[run.values[x] for run, x in zip(row, sources, strict=True)] for row in runs]
+            for row in runs:
+                for run, own in zip(row, nodes, strict=True):
+                    if node in products:
+                        run.refresh(products[node].name)
+                    run.step(own)
+
+
+def pieces(net: Net, inputs: Any) -> list[Any]:
+    """A batch in parts, so that the columns of no layer take more than 128 MiB in float32."""
+    number = divisible(inputs)
+    if not number:
+        return [inputs]
+    products = find_products(net.trace(net.one(inputs)), net.masks).values()
+    sizes = [p.columns(torch.empty(p.source.meta["val"].shape, device="meta")).numel() for p in products]
+    return split(inputs, max(1, min(number, _MOST // max(sizes, default=1))))

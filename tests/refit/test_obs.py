@@ -1,0 +1,120 @@
+"""Layers one after the other: what their inputs and targets are, and which weights are left alone."""
+
+import pytest
+import torch
+from torch import nn
+
+import pxframe
+
+#: So little damping that the solution is that of least squares.
+EXACT = {"type": "obs", "damping": 1e-11, "steps": 500}
+
+
+def exact(inputs, targets, mask):
+    """min ||targets - v inputs|| over v, zero where the mask is; inputs [columns, positions]."""
+    values = torch.zeros(mask.shape, dtype=torch.float64)
+    for row, (target, kept) in enumerate(zip(targets, mask, strict=True)):
+        values[row, kept] = torch.linalg.lstsq(inputs[kept].T, target.unsqueeze(-1)).solution[:, 0]
+    return values
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+def refitted(model, batches, **options):
+    settings = {"scorer": "random", "sparsity": 0.5, "scope": "layer", "refit": EXACT, **options}
+    return pxframe.prune(model, [(x, None) for x in batches], **settings)
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_inputs_of_each_layer(model, sequential):
+    """Inputs from the refitted layers before it, or from the dense network; targets from the dense network."""
+    batches = [torch.randn(40, 6).double(), torch.randn(30, 6).double()]
+    ticket = refitted(model, batches, refit={**EXACT, "sequential": sequential})
+    dense = sparse = torch.cat(batches)
+    with torch.no_grad():
+        for layer, activation in ((0, model[1]), (2, model[3]), (4, nn.Identity())):
+            name, given = f"{layer}.weight", sparse if sequential else dense
+            target = (dense @ model[layer].weight.T).T
+            expected = exact(given.T, target, ticket.masks[name])
+            torch.testing.assert_close(ticket.start[name], expected, rtol=1e-5, atol=1e-7)
+            dense = activation(model[layer](dense))
+            sparse = activation(given @ expected.T + model[layer].bias)
+
+
+def test_a_refit_is_nearer_to_the_dense_network_than_the_mask_alone(model):
+    x = torch.randn(200, 6).double()
+    target, errors = model(x).detach(), {}
+    for refit in ("keep", "obs"):
+        ticket = refitted(model, [x], refit=refit)
+        copy = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+        copy.load_state_dict(model.state_dict())
+        ticket.rewind(copy)
+        errors[refit] = float((copy(x) - target).detach().square().sum())
+    assert errors["obs"] < 0.7 * errors["keep"]
+
+
+def test_rows_and_layers_that_are_excluded_keep_their_values(model):
+    ticket = refitted(model, [torch.randn(40, 6).double()], exclude="2.*")
+    assert set(ticket.start) == {"0.weight", "4.weight"}
+
+
+class CrossAttention(nn.Module):
+    """Queries of one input, keys and values of another, all made by one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x, y):
+        return self.attention(x, y, y, need_weights=False)[0]
+
+
+def test_parts_of_a_fused_projection_are_refitted_to_their_own_inputs():
+    torch.manual_seed(0)
+    model = CrossAttention().double()
+    x, y = torch.randn(20, 5, 4).double(), torch.randn(20, 7, 4).double()
+    ticket = refitted(model, [(x, y)], refit={**EXACT, "sequential": False})
+    mask, weight = ticket.masks["attention.in_proj_weight"], model.attention.in_proj_weight.detach()
+    for rows, given in ((slice(0, 4), x), (slice(4, 12), y)):
+        inputs = given.flatten(0, 1).T
+        expected = exact(inputs, weight[rows] @ inputs, mask[rows])
+        found = ticket.start["attention.in_proj_weight"][rows]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_rows_that_are_left_out_keep_their_values():
+    torch.manual_seed(0)
+    model = CrossAttention().double()
+    x = torch.randn(20, 5, 4).double()
+    ticket = refitted(model, [(x, x)], exclude="*.in_proj_weight[q]")
+    start, own = ticket.start["attention.in_proj_weight"], model.attention.in_proj_weight
+    assert torch.equal(start[:4], own[:4])
+    assert not torch.equal(start[4:], own[4:] * ticket.masks["attention.in_proj_weight"][4:])
+
+
+def test_a_weight_in_two_places_stays_as_it_is():
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 5).double()
+    model = nn.Sequential(layer, nn.ReLU(), layer, nn.Linear(5, 2).double())
+    ticket = refitted(model, [torch.randn(30, 5).double()])
+    assert set(ticket.start) == {"3.weight"}
+
+
+def test_samples_of_two_sizes_are_refused_if_the_graph_is_another():
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            for _ in range(x.shape[1]):
+                x = self.layer(x)
+            return x
+
+    batches = [(torch.randn(4, 2, 3), None), (torch.randn(4, 3, 3), None)]
+    with pytest.raises(pxframe.PxframeError, match="give samples of one size"):
+        pxframe.prune(Counted(), batches, "random", sparsity=0.5, refit="obs")
