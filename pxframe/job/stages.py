@@ -27,6 +27,7 @@ from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
 from pxframe.training.reports import Recorder
 from pxframe.training.run import close, remove_checkpoints, train
+from pxframe.training.untrained import zero_shot
 
 #: Told what happens, a line of text at a time.
 Say = Callable[[str], None]
@@ -127,13 +128,15 @@ def transfer(job: Job, task: str, variant: str, model: nn.Module, ticket: Ticket
         host().notify("pxframe_task_done", task=task, variant=variant, result=row)
         say(f"{task}, {variant}: collapsed, not trained: {about['collapsed']}")
         return row
+    if job.tasks[task].own_classifier:
+        about["zero_shot"] = zero_shot(job.setting(), job.tasks[task], model, ticket)
     start = copy.deepcopy(model)
     with seeded(job.seed, torch.device("cpu")):
         row = {**run_task(job, f"{task} {variant}", job.tasks[task], start, ticket, work_dir, recipe, say), **about}
     save_row(file, row, recipe)
     remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
     ill = f"; diverged: the loss was not finite in epoch {row['diverged']}" if row["diverged"] else ""
-    say(f"{task}, {variant}: {shown(row)} in {row['seconds']:.0f} s{ill}")
+    say(f"{task}, {variant}: {shown(row)} in {row['seconds']:.0f} s{_untrained(row)}{ill}")
     host().notify("pxframe_task_done", task=task, variant=variant, result=row)
     return row
 
@@ -205,6 +208,13 @@ def method_of(job: Job, variant: str, ticket: Ticket) -> str:
     if variant in job.prunings:
         return job.prunings[variant].method
     return str(ticket.meta.get("scorer", variant))
+
+
+def _untrained(row: Mapping[str, Any]) -> str:
+    """``; untrained 10.03, refitted 47.07``; the empty string for a task with a head of its own."""
+    found = row.get("zero_shot", {})
+    refitted = f", refitted {found['start']:.2f}" if "start" in found else ""
+    return f"; untrained {found['mask']:.2f}{refitted}" if found else ""
 
 
 def shown(row: dict[str, Any]) -> str:

@@ -37,6 +37,8 @@ class Task:
     packages: ClassVar[tuple[str, ...]] = ()
     #: Whether a runner's whole model gives outputs for :meth:`loss`, so that it can be pruned with its head.
     whole: ClassVar[bool] = True
+    #: Whether the backbone keeps its own classifier, so that a ticket can be tested without any training.
+    own_classifier: bool = False
 
     def prepare(self) -> None:
         """Check that the data is there, or write the data that the config asks for. Called before any work begins.

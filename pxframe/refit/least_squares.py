@@ -14,7 +14,7 @@ class LeastSquares:
     row of V is a problem of its own.
 
     X are the layer's inputs in the dense network and Z those in the pruned one, ``[groups, columns, positions]``. Sums
-    are in float64.
+    over them are kept in float64; the products of each part that is taken in are in the inputs' own dtype, or float32.
 
     Args:
         dense: W, ``[groups, rows, columns]``.
@@ -28,10 +28,11 @@ class LeastSquares:
 
     def add(self, pruned: Tensor, dense: Tensor | None = None) -> None:
         """Take in Z, and X where that is something else."""
-        z = pruned.double()
+        dtype = torch.promote_types(pruned.dtype, torch.float32)
+        z = pruned.to(dtype)
         self._own += z @ z.mT
         if dense is not None:
-            added = dense.double() @ z.mT
+            added = (dense.to(dtype) @ z.mT).double()
             self._cross = added if self._cross is None else self._cross + added
 
     def solve(self, start: Tensor, mask: Tensor, damping: float, steps: int, tolerance: float = 1e-9) -> Tensor:

@@ -55,9 +55,9 @@ def least_squares(
         solved = problem.solve(start, kept, damping, steps)
         if name in held:
             solved = torch.where(held[name].flatten()[index], start, solved)
-        weight = pruned[name].clone()
-        weight.view(-1)[index] = solved
-        found[name] = pruned[name] = weight
+        weight = pruned[name].flatten().clone()  # it may have lain in memory in another order
+        weight[index] = solved
+        found[name] = pruned[name] = weight.view(pruned[name].shape)
     return found
 
 

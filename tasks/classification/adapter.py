@@ -117,6 +117,10 @@ class Classification(pxframe.TrainedTask):
             self._check_outputs(runner)
         super().rehearse(runner)
 
+    @property
+    def own_classifier(self) -> bool:
+        return self.head is None
+
     def export(self, model: nn.Module, classifier: str) -> dict[str, Tensor]:
         """The weights by the backbone's own names, a linear head's as its classifier's; other heads' as ``head.*``."""
         place = classifier if classifier and isinstance(model.head, nn.Linear) else "head"

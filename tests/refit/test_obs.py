@@ -57,6 +57,16 @@ def test_a_refit_is_nearer_to_the_dense_network_than_the_mask_alone(model):
     assert errors["obs"] < 0.7 * errors["keep"]
 
 
+def test_the_order_of_weights_in_memory_does_not_matter():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1)).double()
+    x, found = torch.randn(20, 3, 5, 5).double(), []
+    for order in (torch.contiguous_format, torch.channels_last):
+        found.append(refitted(model.to(memory_format=order), [x], sparsity=0.3).start)
+    for name in ("0.weight", "2.weight"):
+        torch.testing.assert_close(found[0][name], found[1][name])
+
+
 def test_rows_and_layers_that_are_excluded_keep_their_values(model):
     ticket = refitted(model, [torch.randn(40, 6).double()], exclude="2.*")
     assert set(ticket.start) == {"0.weight", "4.weight"}
