@@ -47,7 +47,7 @@ class Prune:
         sparsity: share of weights (or channels) to prune, or a list: one ticket for each.
         rounds: rounds of scoring and masking; default: the scorer's own.
         schedule: ``"exponential"`` or ``"linear"``.
-        scope: ``"global"``, one threshold, or ``"layer"``, one in each layer.
+        scope: ``"global"``, one threshold, ``"layer"``, one in each layer, or ``"row"``, one for each output.
         distribution: of the density over layers with ``scope="layer"``: ``"uniform"`` or ``"erk"``.
         granularity: ``"weight"``, ``"channel"``, an N:M pattern (``"2:4"``), or a dict with options.
         refit: what is done after the last round: ``"bn"``, ``"obs"``, ``"rescale"``, ``"reinit"``, or a dict with

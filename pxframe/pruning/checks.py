@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.inputs import dtype_of, few, leaves, mapped, starting_tensors
-from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.threshold import comparable, counts
 from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
@@ -120,12 +119,15 @@ def _unused(net: Net, inputs: Any) -> list[str]:
     return [name for name, gradient in zip(weights, found, strict=True) if gradient is None]
 
 
-def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, inputs: Any) -> None:
-    """Refuse layers with inputs in the first dimension of their weight, if ``granularity`` expects outputs there.
+def check_outputs_first(what: str, model: nn.Module, net: Net, inputs: Any) -> None:
+    """Refuse layers with inputs in the first dimension of their weight.
 
     Transposed convolutions are known by their class. ``x @ weight`` is found only if there are ``inputs``.
+
+    Args:
+        what: expects outputs there; the empty string refuses nothing.
     """
-    if not granularity.outputs_first:
+    if not what:
         return
     paths = [p for p, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvTransposeNd)]
     turned = [name for name in net.masks if any(name.startswith(f"{p}." if p else "") for p in paths)]
@@ -133,7 +135,7 @@ def check_outputs_first(granularity: Granularity, model: nn.Module, net: Net, in
         turned = [name for name in inputs_first(net.trace(net.one(inputs))) if name in net.masks]
     if turned:
         raise PxframeError(
-            f"granularity {granularity.name!r}: {some(turned)} has its inputs, not its outputs, in the first dimension "
+            f"{what}: {some(turned)} has its inputs, not its outputs, in the first dimension "
             f"(a transposed convolution, or x @ weight); exclude it"
         )
 

@@ -119,8 +119,9 @@ def prune(
         sparsity: share of prunable weights (or channels) to remove, in [0, 1); default: 0.982, and 1 - N/M for N:M.
         rounds: T; default: the scorer's own (100 for iterative methods, 1 for single-shot ones).
         schedule: ``"exponential"`` (the default) or ``"linear"``.
-        scope: ``"global"`` (the default), one threshold over all layers, or ``"layer"``, one in each.
-        distribution: of the density over layers if ``scope="layer"``: ``"uniform"`` (the default) or ``"erk"``.
+        scope: ``"global"`` (the default), one threshold over all layers, ``"layer"``, one in each, or ``"row"``,
+            one for each output.
+        distribution: of the density over layers, unless ``scope`` is global: ``"uniform"`` (the default) or ``"erk"``.
         granularity: ``"weight"`` (the default), ``"channel"``, an N:M pattern (``"2:4"``), or
             ``dict(type=..., **options)`` with the options of :mod:`pxframe.pruning.granularity`.
         refit: what is done to the network after the last round, and kept in the ticket's ``start``: ``"keep"`` (the
@@ -170,7 +171,7 @@ def _pruned(
         masks = full_masks(model, prunable(model, example, excluded))
         fitting = granularity.fitting(masks)
         net = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
-        check_outputs_first(granularity, model, net, example)
+        check_outputs_first(plan.outputs_first, model, net, example)
         with blaming("exclude"):
             fused = fused_rows(net, example, plan.exclude)
             held = plan.held(held_rows(net.masks, fused, plan.exclude))

@@ -14,11 +14,11 @@ from pxframe.base.options import whole_number
 from pxframe.pruning.distribution import DISTRIBUTIONS, layer_counts
 from pxframe.pruning.granularity import Granularity, build_granularity
 from pxframe.pruning.schedule import SCHEDULES
-from pxframe.pruning.threshold import counts, global_masks, layer_masks
+from pxframe.pruning.threshold import counts, global_masks, layer_masks, row_masks
 from pxframe.refit.table import Refit, build_refit
 from pxframe.scoring.scorer import Scorer
 
-SCOPES = ("global", "layer")
+SCOPES = ("global", "layer", "row")
 
 #: What a scorer's config and a scorer's ``defaults`` may set beside the scorer's own options.
 PLAN_KEYS = ("sparsity", "rounds", "schedule", "scope", "distribution", "granularity", "exclude", "refit")
@@ -86,6 +86,11 @@ class Plan:
                 if key not in PLAN_KEYS:
                     raise PxframeError(f"scorer {method.name!r}: there is no setting {key!r}{near(key, PLAN_KEYS)}")
             found |= {key: value for key, value in source.items() if value is not None}
+        if found["scope"] == "global" and not method.comparable:
+            raise PxframeError(
+                f"scorer {method.name!r}: its scores have another unit in each layer, so there is no global threshold; "
+                f"take scope='layer' or scope='row'"
+            )
         granularity = build_granularity(found["granularity"])
         return cls(
             sparsity=found.get("sparsity", granularity.default_sparsity),
@@ -107,9 +112,18 @@ class Plan:
                 raise PxframeError(f"there is no {what} {getattr(self, what)!r}{near(getattr(self, what), names)}")
         if self.distribution != "uniform" and self.scope == "global":
             raise PxframeError(
-                f"distribution {self.distribution!r} says how much each layer keeps; it needs scope='layer'"
+                f"distribution {self.distribution!r} says how much each layer keeps; it needs scope='layer' or 'row'"
             )
+        if self.scope == "row" and self.granularity.name != "weight":
+            raise PxframeError(f"scope 'row' compares single weights; granularity is {self.granularity.name!r}")
         self.granularity.check(self.sparsity, self.distribution)
+
+    @property
+    def outputs_first(self) -> str:
+        """What needs the outputs in the first dimension of every weight; the empty string if nothing does."""
+        if self.scope == "row":
+            return "scope 'row'"
+        return f"granularity {self.granularity.name!r}" if self.granularity.outputs_first else ""
 
     def density(self, number: int) -> float:
         """The share of entries kept after round ``number`` (from 1)."""
@@ -172,7 +186,8 @@ class Plan:
                 for (n, c), count in zip(candidates.items(), left, strict=True)
             }
             shapes = {name: mask.shape for name, mask in masks.items()}
-            chosen = layer_masks(ranked, candidates, layer_counts(self.distribution, shapes, available, keep))
+            keeps = layer_counts(self.distribution, shapes, available, keep)
+            chosen = (row_masks if self.scope == "row" else layer_masks)(ranked, candidates, keeps)
         for name, entries in held.entries.items():
             chosen[name] = chosen[name] | entries
         return {name: self.granularity.expand(chosen[name], mask) for name, mask in masks.items()}

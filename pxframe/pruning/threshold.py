@@ -47,6 +47,29 @@ def layer_masks(
     }
 
 
+def row_masks(
+    scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor], counts: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Keep ``counts[name]`` scores of every tensor: the highest of each row, of all rows as many up to one.
+
+    A row is what makes one output: an entry of the first dimension. The rows that keep one more are those whose next
+    score is the highest. A row with fewer candidates keeps them all, and others keep more.
+    """
+    return {name: _rows(score, candidates[name], counts[name]) for name, score in scores.items()}
+
+
+def _rows(score: Tensor, allowed: Tensor, keep: int) -> Tensor:
+    """Of equal scores the first is kept."""
+    values = score.detach().flatten(1).double().masked_fill(~allowed.flatten(1), -torch.inf)
+    ranks = values.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # in its row
+    ranks = ranks.masked_fill(~allowed.flatten(1), values.numel()).flatten()
+    by_score = values.flatten().argsort(descending=True, stable=True)
+    by_rank = by_score[ranks[by_score].argsort(stable=True)]
+    kept = torch.zeros_like(allowed).flatten()
+    kept[by_rank[:keep]] = True
+    return kept.view(score.shape)
+
+
 def counts(masks: Sequence[Tensor | np.ndarray]) -> list[int]:
     """How many entries of each bool array are true; one question to a GPU. On a CPU NumPy counts much faster."""
     on_device = [mask for mask in masks if isinstance(mask, Tensor) and mask.device.type != "cpu"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -23,6 +23,8 @@ from pxframe.engine.sharing import sharing
 from pxframe.engine.trace import trace_model
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.model import Loss, explained_loss, explaining_forward, refuse_wrapped
+from pxframe.scoring.products import Product
+from pxframe.scoring.sweep import layer_inputs
 from pxframe.ticket.ticket import Ticket
 
 #: Whether a factor (an attention weight, a gate) only multiplies the paths, or shares their score.
@@ -207,6 +209,17 @@ class Net:
                     if gradient is not None:
                         total[name] += gradient
         return total
+
+    def layer_inputs(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Product, Tensor]]:
+        """The inputs of each layer of the masked network in eval mode, for one part of the data after the other.
+
+        Yields:
+            the product ``W X`` of a layer, in the order of the computation, and ``X [groups, columns, positions]``: the
+            tokens of a linear layer, the unfolded maps of a convolution. ``product.name`` is the weight's name, and
+            ``weight.flatten()[product.index]`` is ``W [groups, rows, columns]``. A fused weight that is used in parts
+            gives a product for each. Layers of :func:`pxframe.scoring.products.find_products` alone are given.
+        """
+        return layer_inputs(self, batches)
 
     def hessian_product(
         self, batch: tuple[Any, Any], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]

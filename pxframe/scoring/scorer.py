@@ -28,6 +28,8 @@ class Scorer:
     rounds: ClassVar[int] = 1
     #: True when weights pruned in an earlier round may return.
     revives: ClassVar[bool] = False
+    #: Whether the scores of different layers are in one unit, so that one threshold over all of them means something.
+    comparable: ClassVar[bool] = True
     #: Further distributions whose versions the results depend on, e.g. ``("timm",)``.
     packages: ClassVar[tuple[str, ...]] = ()
     #: Settings of :func:`pxframe.prune` when the user gives none: any of ``sparsity``, ``rounds``, ``schedule``,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,8 +11,10 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import divisible, split
 from pxframe.engine.forward import Forward
-from pxframe.scoring.net import Net
 from pxframe.scoring.products import Product, find_products
+
+if TYPE_CHECKING:
+    from pxframe.scoring.net import Net
 
 #: How many numbers the columns of one layer may have at once.
 _MOST = 1 << 25
@@ -55,6 +57,15 @@ def sweep(
                     if node in products:
                         run.refresh(products[node].name)
                     run.step(own)
+
+
+def layer_inputs(net: Net, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Product, Tensor]]:
+    """What each layer of the masked network is given, part by part of the data; see :meth:`Net.layer_inputs`."""
+    tensors = {**net.buffers, **net.parameters, **net.masked()}
+    for inputs, _ in batches:
+        for part in pieces(net, inputs):
+            for product, [[value]] in sweep(net, [part], [tensors]):
+                yield product, product.columns(value)
 
 
 def pieces(net: Net, inputs: Any) -> list[Any]:

@@ -1,0 +1,68 @@
+"""Wanda: keeps the weights with a large magnitude on large inputs; with RIA's relative importance as an option."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+import pxframe
+from pxframe.base.errors import PxframeError, some
+from pxframe.base.options import positive
+
+
+@dataclass
+class Wanda(pxframe.Scorer):
+    """s_ij = |W_ij| * ||X_j||^power, X_j the j-th input of the layer over all samples and positions.
+
+    Sun, Liu, Bair, Kolter, "A Simple and Effective Pruning Approach for Large Language Models", ICLR 2024, Eq. 1. The
+    inputs of a convolution are its unfolded maps. With ``relative``, |W_ij| is replaced by |W_ij| / sum_j |W_ij| +
+    |W_ij| / sum_i |W_ij| over the weights that are left: Zhang et al., "Plug-and-Play: An Efficient Post-training
+    Pruning Method for Large Language Models" (RIA), ICLR 2024, Eqs. 3 and 5.
+
+    The norms of two layers' inputs have different units, so each layer has its own threshold. ``scope="row"`` compares
+    the weights of each output among themselves, as the paper does for language models.
+
+    Args:
+        relative: RIA's relative importance instead of the magnitude.
+        power: of the inputs' norm; default: 1, and 0.5 with ``relative``.
+    """
+
+    relative: bool = False
+    power: float | None = None
+
+    name = "wanda"
+    needs = "inputs"
+    comparable = False
+    defaults: ClassVar[dict[str, Any]] = {"scope": "layer"}
+
+    def __post_init__(self):
+        if self.power is None:
+            self.power = 0.5 if self.relative else 1.0
+        positive(self.name, "power", self.power)
+
+    def score(self, net, batches):
+        sums = {}  # (name, which of its products) -> the product and ||X_j||^2, [groups, 1, columns]
+        for product, columns in net.layer_inputs(batches):
+            known = sums.setdefault((product.name, product.index.flatten()[0].item()), [product, 0])
+            known[1] = known[1] + columns.double().square().sum(-1).unsqueeze(-2)
+        missing = [name for name in net.masks if name not in {name for name, _ in sums}]
+        if missing:
+            raise PxframeError(f"the inputs of {some(missing)} cannot be read; exclude it")
+        weights, scores = net.masked(), {n: torch.zeros(w.numel(), dtype=torch.float64) for n, w in net.weights.items()}
+        for product, squares in sums.values():
+            size = weights[product.name].flatten()[product.index].double().abs()
+            if self.relative:
+                size = _share(size, -1) + _share(size, -2)
+            found = size * squares.sqrt().pow(self.power)
+            scores[product.name][product.index] = found.cpu()
+        return {n: s.view(net.weights[n].shape).to(net.weights[n]) for n, s in scores.items()}
+
+
+def _share(size, dim):
+    total = size.sum(dim, keepdim=True)
+    return torch.where(total > 0, size / total, 0)
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.scorer(Wanda)
