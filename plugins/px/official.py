@@ -37,6 +37,7 @@ def official_scores(net, batches):
 
     Everything else follows the program: biases and the gains of other norms are squared in h and 1 in g. Buffers stay
     as they are. Max-pooling takes the largest value of g, and of h. Other activations than ReLU are refused.
+    Calls inside scripted code (``torch.jit``) are not seen.
 
     Raises:
         PxframeError: an activation that is no ReLU, a model that calls other ReLUs on other data, no data, or a batch
@@ -66,12 +67,14 @@ def _gradients(net, inputs):
                 "px: variant 'official' needs a model whose outputs keep their shapes whatever its input is, and those "
                 "of this one do not; take another variant"
             )
+        if not any(v.requires_grad for v in values):
+            raise pxframe.PxframeError(
+                "px: no floating-point output of the model depends on its prunable weights; exclude fewer of them"
+            )
         if not net.memory.setdefault(__name__, False):
             net.memory[__name__] = True
             _warn_of_rounding(net, inputs, own, [name for name in net.masks if name not in head], values)
         total = torch.stack([(c * v).sum() for c, v in zip(counts, values, strict=True)]).sum()
-        if not total.requires_grad:
-            raise pxframe.PxframeError("px: no output of the model depends on its prunable weights")
         with repeatable(divisible(inputs) or 1):
             found = torch.autograd.grad(total, list(weights.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(weights, found, strict=True))

@@ -51,7 +51,7 @@ class Prune:
         distribution: of the density over layers with ``scope="layer"``: ``"uniform"`` or ``"erk"``.
         granularity: ``"weight"``, ``"channel"``, an N:M pattern (``"2:4"``), or a dict with options.
         exclude: names or patterns of weights to leave alone, in place of the default: the classifier's.
-        whole: True prunes each task's whole model, head included, on its own images; False the backbone, once.
+        whole: True prunes each task's whole model, its new head included, on its own images; False the backbone, once.
         data: config of a task whose training images are scored on; default: that of ``pretrain``.
         samples: how many images, drawn evenly over the classes where there are any.
         batch_size: of scoring; default: all samples at once.

@@ -343,6 +343,27 @@ def test_a_model_that_calls_other_relus_on_other_data_is_refused():
     refused(lambda: pxframe.score(Fickle().double(), two_batches(), OFFICIAL), "calls the same ReLUs")
 
 
+class Ending(nn.Module):
+    def __init__(self, ending):
+        super().__init__()
+        self.layer, self.ending = nn.Linear(3, 4), ending
+
+    def forward(self, x):
+        return self.ending(self.layer(x), x)
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        (lambda z, x: z[x.min(1).values < 1], "outputs keep their shapes"),
+        (lambda z, x: z.detach(), "no floating-point output of the model depends on its prunable weights"),
+    ],
+)
+def test_outputs_without_a_meaning_for_the_formula_are_refused(ending, said):
+    batches = [(torch.tensor([[0.5, 2.0, 3.0], [1.0, 2.0, 3.0]]), None)]
+    refused(lambda: pxframe.score(Ending(ending), batches, OFFICIAL), said)
+
+
 def test_one_value_a_channel_is_refused():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
     refused(lambda: pxframe.score(model, [(torch.rand(1, 3), None)], OFFICIAL), "give larger batches")
