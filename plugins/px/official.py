@@ -15,8 +15,8 @@ from pxframe.base.threads import repeatable
 from pxframe_plugins.px.replay import Recording, Replacing
 
 _log = logging.getLogger(__name__)
-#: Outputs of h that differ by a smaller share of the largest are taken for equal; float32 rounds at 1e-7.
-_SAME = 1e-4
+#: Outputs of h that differ by a smaller share of the largest of g and h are taken for equal; float32 rounds at 1e-7.
+_SAME = 1e-6
 
 
 def official_scores(net, batches):
@@ -55,7 +55,7 @@ def official_scores(net, batches):
 def _gradients(net, inputs):
     """dR/du of one batch for the prunable weights, by name; zero where pruned or unused."""
     with torch.no_grad():
-        gates, kept, head = _recorded(net, inputs)
+        gates, kept, body = _recorded(net, inputs)
         ones = {name: p if name in kept else torch.ones_like(p) for name, p in _parameters(net).items()}
         counts = _outputs(net, inputs, torch.square, _masked(net, ones), Replacing(gates))
     with torch.enable_grad():
@@ -73,7 +73,7 @@ def _gradients(net, inputs):
             )
         if not net.memory.setdefault(__name__, False):
             net.memory[__name__] = True
-            _warn_of_rounding(net, inputs, own, [name for name in net.masks if name not in head], values)
+            _warn_of_rounding(net, inputs, own, body, counts, values)
         total = torch.stack([(c * v).sum() for c, v in zip(counts, values, strict=True)]).sum()
         with repeatable(divisible(inputs) or 1):
             found = torch.autograd.grad(total, list(weights.values()), allow_unused=True, materialize_grads=True)
@@ -81,14 +81,15 @@ def _gradients(net, inputs):
 
 
 def _recorded(net, inputs):
-    """The gates of f; the names of the parameters that keep their values in g and h; those of the head among them."""
+    """The gates of f; names of the parameters that keep their values, and of weights that batch norms may hide."""
     given = {**net.parameters, **net.masked()}
     names = {id(tensor): name for name, tensor in given.items()}
     with net.evaluating(), Recording() as seen:
         output = net(inputs, given)
     head = {names[id(t)] for t in seen.last_linear(output) if id(t) in names}
     norms = {names[id(t)] for t in seen.norms if id(t) in names}
-    return seen.gates, head | {name for name in norms if not _only_numbered(name)}, head
+    body = [name for name in net.masks if name not in head] if seen.norms else []
+    return seen.gates, head | {name for name in norms if not _only_numbered(name)}, body
 
 
 def _only_numbered(parameter):
@@ -112,17 +113,21 @@ def _outputs(net, inputs, start, weights, mode: TorchFunctionMode):
     return [leaf for leaf in leaves(output) if leaf.is_floating_point()]
 
 
-def _warn_of_rounding(net, inputs, weights, body, values):
+def _warn_of_rounding(net, inputs, weights, body, counts, values):
     """Warn if h is the same with other weights in front of the head: all their derivatives are zero then.
 
     In h all samples are equal and ReLUs are the identity. So an average over the image takes a batch norm to its beta.
+    Where betas are zero, so is h; then g tells how large numbers are behind such norms.
     """
+    if not body:
+        return
     drawn = {n: torch.rand(net.weights[n].shape, generator=net.generator, dtype=net.path_dtype) for n in body}
     others = {**weights, **{name: sent(w, net.device) for name, w in drawn.items()}}
     with torch.no_grad():
         other = _outputs(net, inputs, torch.ones_like, _masked(net, others), Replacing())
-        same = all((a - b).abs().amax() <= _SAME * a.abs().amax() for a, b in zip(values, other, strict=True))
-    if body and same:
+        triples = zip(values, other, counts, strict=True)
+        same = all((a - b).abs().max() <= _SAME * torch.maximum(a.abs().max(), c.abs().max()) for a, b, c in triples)
+    if same:
         _log.warning(
             "px: variant 'official': what it differentiates does not depend on the weights in front of the head (batch "
             "norms of equal images, averaged over the image, give their betas), so the scores of these weights are "

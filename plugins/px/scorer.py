@@ -41,7 +41,7 @@ class PX(pxframe.Scorer):
             * ``"official"``: what the authors' published program computes (:mod:`pxframe_plugins.px.official`). It is
               not Eq. 9: batch norms run in training mode in g and h, gamma, beta and the classifier keep their signs,
               and the score is the magnitude of a derivative that may be negative. No conservation law holds. Networks
-              of ReLUs only. In ResNets the scores of all convolutions are rounding errors, and a warning says so.
+              of ReLUs only. In most ResNets the scores of all convolutions are rounding errors, and a warning says so.
 
         factors: what the weights score that only make a factor: queries and keys, squeeze-excite, gates.
             ``"shared"``: half of the score of the paths that the factor multiplies (:mod:`pxframe.engine.sharing`).

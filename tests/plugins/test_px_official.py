@@ -293,6 +293,16 @@ def test_a_network_that_is_not_averaged_gives_no_warning(caplog):
     assert not [record for record in caplog.records if "rounding" in record.message]
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_an_average_behind_batch_norms_is_warned_of_where_betas_are_zero_too(norm, caplog):
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm2d(8) if norm else nn.Identity() for _ in range(2)]
+    layers = [nn.Conv2d(3, 8, 3, padding=1), norms[0], nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), norms[1], nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4, bias=False))
+    pxframe.score(model, [(torch.randn(4, 3, 8, 8), None)], OFFICIAL)
+    assert norm == any("rounding errors" in record.message for record in caplog.records)
+
+
 # --- a new head ------------------------------------------------------------------------------------------------------
 
 
