@@ -45,6 +45,13 @@ def test_models_with_several_inputs_and_detectors_are_pruned_as_shown(monkeypatc
     assert [round(ticket.sparsity, 2) for ticket in made] == [0.5] * 4
 
 
+def test_a_new_classifier_is_scored_and_masked_as_shown():
+    names = {}
+    exec(blocks("python", METHODS)[1].replace("pxframe.prune(", "ticket = pxframe.prune("), names)
+    assert names["ticket"].masks["linear.weight"].shape == (5, 64)
+    assert names["ticket"].meta["options"]["variant"] == "official"
+
+
 def test_the_axes_of_pruning_give_what_they_say(monkeypatch):
     made, prune = [], pxframe.prune
     monkeypatch.setattr(pxframe, "prune", lambda *args, **settings: made.append(prune(*args, **settings)))

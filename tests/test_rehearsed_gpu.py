@@ -94,6 +94,16 @@ def test_every_scorer(method, monkeypatch):
         assert all(torch.equal(mask, here.masks[name]) for name, mask in ticket.masks.items())
 
 
+def test_the_variant_of_px_that_takes_relus_only():
+    """Its first round asks once whether it has to warn, so rounds are not watched for reads."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 4))
+    scorer, options = dict(type="px", variant="official"), dict(sparsity=0.5, rounds=3)
+    here = pxframe.prune(model, data(), scorer, **options)
+    with PretendGPU():
+        ticket = pxframe.prune(model.to("cuda"), data(), scorer, **options)
+    assert all(torch.equal(mask, here.masks[name]) for name, mask in ticket.masks.items())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["resnet18", "convnext_atto", "vit_tiny", "efficientnet_b0", "clip RN50", "DeepLabV3+"]

@@ -187,7 +187,7 @@ METHODS = {
     "phew": dict(sparsity=0.99),  # it walks for long where much is to be kept
     **{
         f"px {v}": dict(type="px", variant=v, rounds=2)
-        for v in ("paper", "calibrated", "joint", "joint_calibrated", "release1", "release2")
+        for v in ("paper", "calibrated", "joint", "joint_calibrated")  # "official" takes networks of ReLUs only
     },
     "magnitude_after_training": {},
     "imp": dict(rounds=2),

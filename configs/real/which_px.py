@@ -41,7 +41,7 @@ prune = dict(
     scorer=[
         *(
             dict(type="px", variant=variant)
-            for variant in ("paper", "calibrated", "joint", "joint_calibrated", "release1", "release2")
+            for variant in ("paper", "calibrated", "joint", "joint_calibrated", "official")
         ),
         *("synflow_l2", "synflow", "snip", "grasp", "magnitude"),
         dict(type="ntk_sap", redraw=True),

@@ -28,9 +28,7 @@ class Reading:
             factor formed from the data (attention weights, squeeze-excite, 1 / sigma of a layer norm) counts squared
             (as in ||J_v||^2). False: every gate is open, attention uniform, any other factor 1; see ``factors.py``.
         pool: what open max-pooling does: ``"sum"`` counts all paths through it, ``"max"`` keeps the largest.
-        norm: ``"fixed"``: BN scales by its running variance (or ``variances``), the shift dropped; ``"batch"``: BN
-            normalises by the statistics of the path network's own values, as in training mode.
-        variances: by name of a running variance, the variance to use instead.
+        variances: by name of a running variance that BN scales by, the variance to use instead.
         ones: names of parameters whose entries are all one; multiplying by them is skipped.
         exponents: by name, for weights that are given as mantissas of at most 1: the exponent of the power of two that
             belongs to each. Bounds on the growth of values then need no reading of tensors.
@@ -43,7 +41,6 @@ class Reading:
     power: int
     replay: bool
     pool: Literal["sum", "max"] = "sum"
-    norm: Literal["fixed", "batch"] = "fixed"
     variances: Mapping[str, Tensor] | None = None
     ones: frozenset[str] = frozenset()
     exponents: Mapping[str, Exponent] = field(default_factory=dict)

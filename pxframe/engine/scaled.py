@@ -132,11 +132,6 @@ def _shifted(tensor: Tensor, exponent: Exponent) -> Tensor:
     return tensor if isinstance(exponent, int) and exponent == 0 else tensor * power_of_two(exponent, tensor)
 
 
-def clamped(exponent: Exponent, low: int, high: int) -> Exponent:
-    """``exponent``, or the nearer end of the range from ``low`` to ``high``."""
-    return min(max(exponent, low), high) if isinstance(exponent, int) else exponent.clamp(low, high)
-
-
 def power_of_two(exponent: Exponent, like: Tensor) -> Tensor | float:
     """``2**exponent``, as a tensor in the dtype of ``like``; zero or infinity where it does not fit.
 

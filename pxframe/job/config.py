@@ -53,7 +53,7 @@ class Prune:
         refit: what is done after the last round: ``"bn"``, ``"obs"``, ``"rescale"``, ``"reinit"``, or a dict with
             options; default: nothing.
         exclude: names or patterns of weights to leave alone, in place of the default: the classifier's.
-        whole: True prunes each task's whole model, head included, on its own images; False the backbone, once.
+        whole: True prunes each task's whole model, its new head included, on its own images; False the backbone, once.
         data: config of a task whose training images are scored on; default: that of ``pretrain``.
         samples: how many images, drawn evenly over the classes where there are any.
         batch_size: of scoring; default: all samples at once.

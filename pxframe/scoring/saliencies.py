@@ -31,16 +31,12 @@ def saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[s
     return plain(scaled_saliencies(net, total, weights))
 
 
-def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor], samples: int = 1) -> dict[str, Scaled]:
-    """S = dR/du * u as scaled values, all of R's exponent. Zero for a weight no path uses.
-
-    Args:
-        samples: how many inputs the path networks of R were given; 1 for open networks.
-    """
+def scaled_saliencies(net: Net, total: Scaled, weights: Mapping[str, Tensor]) -> dict[str, Scaled]:
+    """S = dR/du * u as scaled values, all of R's exponent, R that of open networks. Zero for a weight no path uses."""
     leaves = [weights[name] for name in net.masks]
     found: tuple[Tensor | None, ...] = (None,) * len(leaves)
     if total.mantissa.requires_grad:
-        with repeatable(samples):
+        with repeatable(1):  # open networks are given a single input
             found = torch.autograd.grad(total.mantissa, leaves, allow_unused=True)
     return {
         name: Scaled(torch.zeros_like(leaf) if g is None else _product(g, leaf.detach()), total.exponent)

@@ -13,7 +13,7 @@ from pxframe.base.inputs import leaves
 from pxframe.scoring.net import Net
 from pxframe.scoring.paths import jacobian_norms, open_paths
 from pxframe.scoring.saliencies import contract, saliencies
-from pxframe_plugins.px import PX
+from pxframe_plugins.px.scorer import PX
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 import pxframe
 from pxframe.scoring.net import Net
-from pxframe_plugins.px import PX
+from pxframe_plugins.px.scorer import PX
 from pxframe_plugins.synflow import SynFlow
 from pxframe_plugins.synflow_l2 import SynFlowL2
 

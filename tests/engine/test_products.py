@@ -8,7 +8,7 @@ from cases import CHECKS, make_case
 from torch import nn
 
 from pxframe.scoring.net import Net
-from pxframe_plugins.px import PX
+from pxframe_plugins.px.scorer import PX
 
 
 class Layers(nn.Module):

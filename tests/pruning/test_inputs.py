@@ -15,11 +15,11 @@ METHODS = [
     *("synflow", "synflow_l2", "logsynflow", "px"),
     dict(type="prospr", steps=1),
     dict(type="px", factors="recorded"),
-    *(dict(type="px", variant=v) for v in ("joint", "calibrated", "joint_calibrated", "release1", "release2")),
+    *(dict(type="px", variant=v) for v in ("joint", "calibrated", "joint_calibrated", "official")),
 ]
 PATHS = [
     *("synflow", "logsynflow", "px"),
-    *(dict(type="px", variant=v) for v in ("joint", "calibrated", "release1", "release2")),
+    *(dict(type="px", variant=v) for v in ("joint", "calibrated")),
 ]
 
 

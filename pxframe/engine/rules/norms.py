@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from pxframe.base.errors import PxframeError
 from pxframe.engine.rules.linear import addition
 from pxframe.engine.rules.table import Step, operation, rule
-from pxframe.engine.scaled import Exponent, Scaled, clamped, power_of_two
+from pxframe.engine.scaled import Exponent, Scaled
 
 #: aten names of batch normalisation, all with (input, weight, bias, running mean, running variance, ...).
 BATCH_NORMS = (
@@ -36,9 +36,7 @@ def batch_norm(step: Step) -> Any:
     gamma, variance = step.args[1], step.args[4]
     if not isinstance(variance, fx.Node):
         return _own_sigma(step, value, gamma)
-    if step.reading.norm == "batch":
-        out = _own_statistics(step, value, gamma)
-    elif step.node in step.reading.folded:
+    if step.node in step.reading.folded:
         out = value
     elif step.reading.power == 0:
         out = value
@@ -120,18 +118,6 @@ def _is_mean(node: Any, of: Any) -> bool:
         node = node.args[0]
         return isinstance(node, fx.Node) and operation(node) == "var_mean" and node.args[0] is of
     return isinstance(node, fx.Node) and operation(node) == "mean" and node.args[0] is of
-
-
-def _own_statistics(step: Step, value: Scaled, gamma: Any) -> Scaled:
-    """Training mode: the path network's values, normalised by their own mean and variance, times gamma."""
-    m = value.mantissa
-    dims = [d for d in range(m.ndim) if d != 1]
-    variance, mean = torch.var_mean(m, dims, correction=0, keepdim=True)
-    eps = epsilon(step.node) * power_of_two(clamped(-2 * value.exponent, -120, 120), m)
-    out = (m - mean) * torch.rsqrt(variance + eps)
-    if gamma is not None:
-        out = out * _channels(step.fixed(gamma), m)
-    return Scaled.of(out)
 
 
 def epsilon(node: fx.Node) -> float:

@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
-
 import pxframe
-from pxframe.base.inputs import samples, split, starting_tensors
+from pxframe.base.inputs import samples, split
 from pxframe.base.options import one_of
-from pxframe.engine.interpret import interpret, ones_input, squared_input
-from pxframe.engine.reading import Reading, path_weights
-from pxframe.engine.scaled import Scaled
+from pxframe.engine.interpret import interpret, squared_input
+from pxframe.engine.reading import Reading
 from pxframe.scoring.net import FACTORS
 from pxframe.scoring.paths import (
     active_paths,
@@ -20,8 +17,9 @@ from pxframe.scoring.paths import (
     open_paths,
 )
 from pxframe.scoring.saliencies import contract, gathered_saliencies, scaled_saliencies, summed
+from pxframe_plugins.px.official import official_scores
 
-VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "release1", "release2")
+VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "official")
 
 
 @dataclass
@@ -40,14 +38,14 @@ class PX(pxframe.Scorer):
               of the running variance. Training will normalise by such batch statistics.
             * ``"joint"``: the bound before the product is split, Q = sum_n sum_k sum_p v_p^2 a_p^2 x_p^2. Here the data
               has an influence on each path. ``"joint_calibrated"``: the same, with BN as in ``"calibrated"``.
-            * ``"release1"``, ``"release2"``: close to the authors' two releases, which ran BN in training mode inside g
-              and h. The first feeds the batch to g and to h, and multiplies the score once more by theta^2. The second
-              feeds x^2 to g and ones to h, does not square parameters with ``bn`` or ``fc`` in their name, and takes
-              the magnitude of the gradient. These scores need not be positive, and no conservation law holds for them.
+            * ``"official"``: what the authors' published program computes (:mod:`pxframe_plugins.px.official`). It is
+              not Eq. 9: batch norms run in training mode in g and h, gamma, beta and the classifier keep their signs,
+              and the score is the magnitude of a derivative that may be negative. No conservation law holds. Networks
+              of ReLUs only. In most ResNets the scores of all convolutions are rounding errors, and a warning says so.
 
         factors: what the weights score that only make a factor: queries and keys, squeeze-excite, gates.
             ``"shared"``: half of the score of the paths that the factor multiplies (:mod:`pxframe.engine.sharing`).
-            ``"recorded"``: 0. The releases record factors; the default of the other variants is ``"shared"``.
+            ``"recorded"``: 0. Default: ``"shared"``. The official variant knows no factors and takes ``"recorded"``.
     """
 
     variant: str = "paper"
@@ -59,16 +57,16 @@ class PX(pxframe.Scorer):
 
     def __post_init__(self):
         one_of(self.name, "variant", self.variant, VARIANTS)
-        released = self.variant.startswith("release")
-        self.factors = self.factors or ("recorded" if released else "shared")
-        one_of(self.name, "factors", self.factors, ("recorded",) if released else FACTORS)
+        official = self.variant == "official"
+        self.factors = self.factors or ("recorded" if official else "shared")
+        one_of(self.name, "factors", self.factors, ("recorded",) if official else FACTORS)
 
     def score(self, net, batches):
         batch_norm = "batch" if self.variant.endswith("calibrated") else "running"
         if self.variant.startswith("joint"):
             return _joint(net, batches, batch_norm, self.factors)
-        if self.variant.startswith("release"):
-            return _release(net, batches, first=self.variant == "release1")
+        if self.variant == "official":
+            return official_scores(net, batches)
         counts, variances = active_paths(net, batches, batch_norm=batch_norm)
         return _split(net, counts, variances, self.factors)
 
@@ -107,35 +105,6 @@ def _joint(net, batches, batch_norm, factors):
                 yield part(some)
 
     return gathered_saliencies(net, parts(), weights)
-
-
-def _release(net, batches, first):
-    """Scores of the releases. BN normalises by the batch statistics of g and h themselves: values may be negative."""
-    ones = path_weights(net.parameters, net.masks, power=0)
-    weights = dict(path_weights(net.parameters, net.masks, power=2))
-    if not first:
-        plain_ones = {n: theta for n, theta in {**net.parameters, **net.masked()}.items() if "bn" in n or "fc" in n}
-        weights |= {n: theta.to(weights[n].dtype) for n, theta in plain_ones.items()}
-    weights |= {n: weights[n].requires_grad_() for n in net.masks}
-    g = Reading(ones, power=0, replay=True, norm="batch")
-    h = Reading(weights, power=2, replay=False, norm="batch")
-
-    def part(inputs):
-        batch = [Scaled.of(x.to(net.path_dtype)) for x in starting_tensors(inputs)]
-        squares = squared_input(inputs, net.path_dtype)
-        with torch.no_grad():
-            counts = interpret(net.trace(inputs), f_tensors(net), inputs, [(g, batch if first else squares)]).paths[0]
-        if first:
-            values = interpret(net.trace(inputs), f_tensors(net), inputs, [(h, batch)]).paths[0]
-        else:
-            counts = [Scaled(c.mantissa.sum(0, keepdim=True), c.exponent) for c in counts]
-            one = net.one(inputs)
-            values = interpret(net.trace(one), f_tensors(net), one, [(h, ones_input(one, net.path_dtype))]).paths[0]
-        scores = scaled_saliencies(net, contract(values, counts), weights, samples(inputs) if first else 1)
-        last = (lambda s, u: s * u) if first else (lambda s, u: s.abs())
-        return {n: Scaled(last(s.mantissa, weights[n].detach()), s.exponent) for n, s in scores.items()}
-
-    return summed(part(inputs) for inputs, _ in batches)
 
 
 @pxframe.hookimpl
