@@ -60,10 +60,8 @@ class Recording(TorchFunctionMode):
 
     def last_linear(self, output):
         """Weights and biases of the linear layers whose results are among the model's outputs."""
-        ends = {leaf.untyped_storage()._cdata for leaf in leaves(output)}
-        return [
-            t for out, given in self._linear if out.untyped_storage()._cdata in ends for t in given if t is not None
-        ]
+        ends = {_memory(leaf) for leaf in leaves(output)}
+        return [t for out, given in self._linear if _memory(out) in ends for t in given if t is not None]
 
 
 class Replacing(TorchFunctionMode):
