@@ -56,7 +56,7 @@ def test_a_norm_whose_parameter_is_pruned_is_not_folded(net):
     assert [weight for weight, _ in folds.values()] == ["grouped.weight"]
 
 
-@pytest.mark.parametrize("power", (1, 2))
+@pytest.mark.parametrize("power", [1, 2])
 def test_values_and_scores_are_the_same_with_and_without_folding(net, power):
     x = torch.ones(1, 4, 5, 5, dtype=torch.float64)
     found = []
