@@ -173,7 +173,9 @@ def trainer(name):
 #: Every registered scorer, some with several options; those that iterate go two rounds for the table in the docs.
 METHODS = {
     "random": {},
+    "shuffled": dict(of="magnitude"),
     "magnitude": {},
+    "lamp": {},
     "snip": {},
     "iter_snip": dict(rounds=2),
     "force": dict(rounds=2),

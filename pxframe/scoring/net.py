@@ -45,6 +45,8 @@ class Net:
         generator: seeded CPU generator, for scorers that draw numbers.
         density: the share of weights to be kept after this round; None where only scores are wanted. A scorer that
             reads it is scored anew for every sparsity.
+        held: bool tensors of the weights' shapes, true where weights of a layer are neither pruned nor ranked although
+            others of it are; layers without such weights are left out.
         memory: for the scorer alone: whatever it carries from one round to the next.
         cache: for :mod:`pxframe.scoring.paths` alone: what the path networks carry from one round to the next.
     """
@@ -67,6 +69,7 @@ class Net:
         self.masks = masks
         self.loss: Loss = explained_loss(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
+        self.held: Mapping[str, Tensor] = MappingProxyType({})
         self.memory: dict[Any, Any] = {}
         self.cache: dict[Any, Any] = {}
         self._train = train
