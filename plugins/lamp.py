@@ -9,8 +9,8 @@ class Lamp(pxframe.Scorer):
     """s(u) = w_u^2 / sum of w_v^2 over the weights v of the same layer that are at least as large; float64.
 
     Lee, Park, Mo, Ahn, Shin, "Layer-adaptive Sparsity for the Magnitude-based Pruning", ICLR 2021, the definition of
-    the LAMP score. Within a layer the order is that of the magnitudes. The largest weight scores 1, so one threshold over
-    all layers leaves something of each.
+    the LAMP score. Within a layer the order is that of the magnitudes. The largest weight scores 1, so one threshold
+    over all layers leaves something of each.
 
     Only the weights kept so far count, in the numerator and in the sum; pruned weights score 0. Of equal magnitudes the
     one that comes later in its layer scores higher: the sum of an earlier one has the later ones in it. Scores have the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -22,6 +22,7 @@ from pxframe.engine.sharing import sharing
 from pxframe.engine.trace import trace_model
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.model import Loss, explained_loss, explaining_forward, refuse_wrapped
+from pxframe.scoring.samples import sample_gradients
 from pxframe.ticket.ticket import Ticket
 
 #: Whether a factor (an attention weight, a gate) only multiplies the paths, or shares their score.
@@ -49,6 +50,8 @@ class Net:
             others of it are; layers without such weights are left out.
         memory: for the scorer alone: whatever it carries from one round to the next.
         cache: for :mod:`pxframe.scoring.paths` alone: what the path networks carry from one round to the next.
+        together: for :mod:`pxframe.scoring.samples` alone: by kind of batch and loss, whether gradients of many samples
+            can be computed together.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Net:
         self.held: Mapping[str, Tensor] = MappingProxyType({})
         self.memory: dict[Any, Any] = {}
         self.cache: dict[Any, Any] = {}
+        self.together: dict[Any, bool] = {}
         self._train = train
         self._required: list[tuple[Tensor, str]] = []
         self._density: float | None = None
@@ -205,6 +209,25 @@ class Net:
                     if gradient is not None:
                         total[name] += gradient
         return total
+
+    def sample_gradients(
+        self, batches: Iterable[tuple[Any, Any]], names: Iterable[str] | None = None, chunk: int | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """dL_n/d(theta m) of every single sample n, in eval mode, chunk by chunk: ``[samples, *shape]`` by name.
+
+        L_n is the loss of a batch in which the sample is alone. In eval mode the samples of a batch do not meet in a
+        batch norm. Gradients of an output y in place of a loss are those of ``with_(loss=lambda y, v: (y * v).sum())``,
+        v standing for the target.
+
+        Args:
+            names: of the weights wanted; default: all prunable ones.
+            chunk: samples at most in a chunk; default: 8, or fewer if their gradients would take more than 128 MB in
+                float32.
+
+        Raises:
+            PxframeError: model or loss fail on a batch, or a batch cannot be divided into samples; names the batch.
+        """
+        return sample_gradients(self, batches, names, chunk)
 
     def hessian_product(
         self, batch: tuple[Any, Any], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]

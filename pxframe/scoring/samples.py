@@ -1,0 +1,125 @@
+"""Gradients of single samples: many at once where the model allows it, else one after the other.
+
+A sample's gradient is that of the loss of a batch in which it is alone. Many at once are the same computation under
+:func:`torch.func.vmap`. Not every model or loss can be run so, and one that writes into tensors or reads numbers
+back says so only when it is tried. So the first chunk of each kind is tried, and its first sample is compared with the
+gradient of plain autograd.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from pxframe.base.errors import PxframeError, within
+from pxframe.base.inputs import filled, is_cut, leaves, samples, signature, split
+from pxframe.base.threads import repeatable
+from pxframe.engine.unfused import math_attention
+
+if TYPE_CHECKING:
+    from pxframe.scoring.net import Net
+
+Gradients = dict[str, Tensor]
+#: A chunk's gradients hold so many numbers at most, 128 MB in float32, unless those of a single sample hold more.
+_ENTRIES = 1 << 25
+#: Samples in a chunk at most: their activations are in memory too, and on a CPU 8 were twice as fast as 32.
+_CHUNK = 8
+#: How far gradients computed in two ways may differ, relative to the largest entry of their layer.
+_ROUNDING = 1e-3
+
+
+def sample_gradients(
+    net: Net, batches: Iterable[tuple[Any, Any]], names: Iterable[str] | None = None, chunk: int | None = None
+) -> Iterator[Gradients]:
+    """See :meth:`pxframe.scoring.net.Net.sample_gradients`."""
+    weights = net.masked()
+    names = list(weights) if names is None else list(names)
+    size = chunk or max(1, min(_CHUNK, _ENTRIES // max(1, sum(weights[name].numel() for name in names))))
+    for number, (inputs, targets) in enumerate(batches):
+        with within(f"batch {number}"):
+            _check(inputs, targets)
+            count = samples(inputs)
+            for part in zip(split(inputs, size), _split(targets, size, count), strict=True):
+                together = None if size == 1 else _together(net, weights, names, *part)
+                if together is not None:
+                    yield together
+                    continue
+                for one in zip(split(part[0], 1), _split(part[1], 1, samples(part[0])), strict=True):
+                    yield {name: gradient.unsqueeze(0) for name, gradient in _alone(net, weights, names, one).items()}
+
+
+def _check(inputs: Any, targets: Any) -> None:
+    number = samples(inputs)
+    if not is_cut(inputs):
+        raise PxframeError(
+            "the input holds a list, which may have one entry for each sample, so it cannot be divided; this method "
+            "needs one tensor for the whole batch"
+        )
+    for tensor in leaves(targets):
+        if tensor.ndim == 0 or len(tensor) != number:
+            raise PxframeError(
+                f"a target of shape {list(tensor.shape)} beside {number} samples; its first dimension must be the batch"
+            )
+
+
+def _split(targets: Any, size: int, number: int) -> list[Any]:
+    """Parts of the targets of ``number`` samples; targets without a tensor are the same for all."""
+    return split(targets, size) if leaves(targets) else [targets] * -(-number // size)
+
+
+def _alone(net: Net, weights: Gradients, names: list[str], batch: tuple[Any, Any]) -> Gradients:
+    """The gradient of one sample, by plain autograd."""
+    with net.evaluating():
+        found = net.gradients([batch], weights)
+    return {name: found[name] for name in names}
+
+
+def _together(net: Net, weights: Gradients, names: list[str], inputs: Any, targets: Any) -> Gradients | None:
+    """The gradients of all samples, ``[samples, *shape]`` each; None where that cannot be done."""
+    first = split(inputs, 1)[0], _split(targets, 1, 1)[0]
+    kind = net.loss, signature(first)
+    known = net.together.get(kind)
+    if known is False:
+        return None
+    try:
+        found = _vectorised(net, weights, names, inputs, targets)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # of any model; if it fails at all, a sample alone says why
+        net.together[kind] = False
+        return None
+    if known is None:
+        net.together[kind] = _agree(found, _alone(net, weights, names, first))
+    return found if net.together[kind] else None
+
+
+def _vectorised(net: Net, weights: Gradients, names: list[str], inputs: Any, targets: Any) -> Gradients:
+    given, wanted = leaves(inputs), leaves(targets)
+
+    def loss(values: Gradients, x: list[Tensor], y: list[Tensor]) -> Tensor:
+        one, target = filled(inputs, [t.unsqueeze(0) for t in x]), filled(targets, [t.unsqueeze(0) for t in y])
+        return net.loss(net(one, {**weights, **values}), target)
+
+    with net.evaluating(), math_attention(), torch.enable_grad(), repeatable(len(given[0])), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # it is as slow as one after the other
+        # Numbers drawn in ``forward`` are refused: a sample alone would draw others.
+        together = vmap(grad(loss), in_dims=(None, 0, 0), randomness="error")
+        found = together({name: weights[name] for name in names}, given, wanted)
+    return {name: gradient.detach() for name, gradient in found.items()}
+
+
+def _agree(found: Gradients, plain: Gradients) -> bool:
+    """Whether the first sample's gradients are equal up to rounding, also where they are infinite or undefined."""
+    largest = {name: g.abs().nan_to_num(0, 0).amax() for name, g in plain.items()}
+    overall = max(float(m) for m in largest.values())
+    return all(
+        torch.allclose(
+            found[name][0], g, rtol=0, atol=_ROUNDING * (float(largest[name]) + _ROUNDING * overall), equal_nan=True
+        )
+        for name, g in plain.items()
+    )
