@@ -11,7 +11,7 @@ from torch import nn
 import pxframe
 
 METHODS = [
-    *("magnitude", "lamp", "random", "snip", "iter_snip", "force", "grasp", "ntk_sap", "phew"),
+    *("magnitude", "lamp", "random", "snip", "iter_snip", "force", "grasp", "ntk_sap", "phew", "fisher", "ntk_trace"),
     *("synflow", "synflow_l2", "logsynflow", "px"),
     dict(type="prospr", steps=1),
     dict(type="shuffled", of="px"),
