@@ -181,6 +181,7 @@ METHODS = {
     "force": dict(rounds=2),
     "fisher": {},
     "fisher, sampled labels": dict(type="fisher", labels="sampled"),
+    "cap": dict(block=8, gradients=2),
     "grasp": {},
     "prospr": dict(steps=1),
     "prospr, first order": dict(type="prospr", steps=1, order="first"),

@@ -42,18 +42,21 @@ def sample_gradients(
     size = chunk or max(1, min(_CHUNK, _ENTRIES // max(1, sum(weights[name].numel() for name in names))))
     for number, (inputs, targets) in enumerate(batches):
         with within(f"batch {number}"):
-            _check(inputs, targets)
-            count = samples(inputs)
-            for part in zip(split(inputs, size), _split(targets, size, count), strict=True):
+            for part in parts(inputs, targets, size):
                 together = None if size == 1 else _together(net, weights, names, *part)
                 if together is not None:
                     yield together
                     continue
-                for one in zip(split(part[0], 1), _split(part[1], 1, samples(part[0])), strict=True):
+                for one in parts(*part, 1):
                     yield {name: gradient.unsqueeze(0) for name, gradient in _alone(net, weights, names, one).items()}
 
 
-def _check(inputs: Any, targets: Any) -> None:
+def parts(inputs: Any, targets: Any, size: int) -> list[tuple[Any, Any]]:
+    """A batch as batches of at most ``size`` samples; views. Targets without a tensor are the same for all.
+
+    Raises:
+        PxframeError: it cannot be divided.
+    """
     number = samples(inputs)
     if not is_cut(inputs):
         raise PxframeError(
@@ -65,11 +68,8 @@ def _check(inputs: Any, targets: Any) -> None:
             raise PxframeError(
                 f"a target of shape {list(tensor.shape)} beside {number} samples; its first dimension must be the batch"
             )
-
-
-def _split(targets: Any, size: int, number: int) -> list[Any]:
-    """Parts of the targets of ``number`` samples; targets without a tensor are the same for all."""
-    return split(targets, size) if leaves(targets) else [targets] * -(-number // size)
+    wanted = split(targets, size) if leaves(targets) else [targets] * -(-number // size)
+    return list(zip(split(inputs, size), wanted, strict=True))
 
 
 def _alone(net: Net, weights: Gradients, names: list[str], batch: tuple[Any, Any]) -> Gradients:
@@ -81,7 +81,7 @@ def _alone(net: Net, weights: Gradients, names: list[str], batch: tuple[Any, Any
 
 def _together(net: Net, weights: Gradients, names: list[str], inputs: Any, targets: Any) -> Gradients | None:
     """The gradients of all samples, ``[samples, *shape]`` each; None where that cannot be done."""
-    first = split(inputs, 1)[0], _split(targets, 1, 1)[0]
+    first = parts(inputs, targets, 1)[0]
     kind = net.loss, signature(first)
     known = net.together.get(kind)
     if known is False:

@@ -11,7 +11,20 @@ from torch import nn
 import pxframe
 
 METHODS = [
-    *("magnitude", "lamp", "random", "snip", "iter_snip", "force", "grasp", "ntk_sap", "phew", "fisher", "ntk_trace"),
+    *(
+        "magnitude",
+        "lamp",
+        "random",
+        "snip",
+        "iter_snip",
+        "force",
+        "grasp",
+        "ntk_sap",
+        "phew",
+        "fisher",
+        "ntk_trace",
+        "cap",
+    ),
     *("synflow", "synflow_l2", "logsynflow", "px"),
     dict(type="prospr", steps=1),
     dict(type="shuffled", of="px"),
