@@ -41,7 +41,7 @@ class CAP(pxframe.Scorer):
         damping: lambda, in units of a squared gradient, above 0; the default is the paper's. Where the gradients of a
             block span fewer dimensions than it has weights, lambda decides on the rest. On a small convolutional
             network for digits, whose squared gradients of samples are 1e-4 on average, all of 1e-12 to 1e-6 kept the
-            accuracy at 70 % sparsity, and 1e-4 did not. So small a number takes float64.
+            accuracy within two points at 70 % sparsity, and 1e-4 did not. So small a number takes float64.
         gradients: ``"samples"`` takes those of single samples, or a number those of minibatches of so many, which
             are faster; the paper takes 4096 minibatches.
         update: True: training of the ticket starts from the kept weights as the removal of all others from the dense
