@@ -12,6 +12,7 @@ from torch import nn
 import pxframe
 from pxframe.plugin import registry
 from pxframe.pruning.plan import Plan
+from pxframe.scoring import samples
 from pxframe.scoring.net import Net
 
 torch.set_num_threads(1)
@@ -73,6 +74,8 @@ def prune(gpu, model, batches, scorer, monkeypatch, **options):
     if method.needs != "training" and method.name != "phew":
         in_rounds(gpu, type(method), "score", monkeypatch)
         in_rounds(gpu, type(method), "score_channels", monkeypatch)
+    # Whether many samples can be taken at once is asked once for each kind of batch.
+    monkeypatch.setattr(samples, "_agree", lambda found, plain: True)
     if options.get("scope") != "layer":
         in_rounds(gpu, Plan, "masks", monkeypatch)
     return pxframe.prune(model.to("cuda"), batches, method, **options)

@@ -173,10 +173,15 @@ def trainer(name):
 #: Every registered scorer, some with several options; those that iterate go two rounds for the table in the docs.
 METHODS = {
     "random": {},
+    "shuffled": dict(of="magnitude"),
     "magnitude": {},
+    "lamp": {},
     "snip": {},
     "iter_snip": dict(rounds=2),
     "force": dict(rounds=2),
+    "fisher": {},
+    "fisher, sampled labels": dict(type="fisher", labels="sampled"),
+    "cap": dict(block=8, gradients=2),
     "grasp": {},
     "prospr": dict(steps=1),
     "prospr, first order": dict(type="prospr", steps=1, order="first"),
@@ -184,6 +189,7 @@ METHODS = {
     "synflow_l2": dict(rounds=2),
     "logsynflow": dict(rounds=2),
     "ntk_sap": dict(rounds=2),
+    "ntk_trace": dict(probes=4),
     "phew": dict(sparsity=0.99),  # it walks for long where much is to be kept
     **{
         f"px {v}": dict(type="px", variant=v, rounds=2)

@@ -174,7 +174,8 @@ def _pruned(
         check_outputs_first(plan.outputs_first, model, net, example)
         with blaming("exclude"):
             fused = fused_rows(net, example, plan.exclude)
-            held = plan.held(held_rows(net.masks, fused, plan.exclude))
+            net.held = held_rows(net.masks, fused, plan.exclude)
+            held = plan.held(net.held)
         costs = costs_of(net, example, required=granularity.compute_aware)
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
             for number in range(1, plan.rounds + 1):

@@ -24,6 +24,7 @@ from pxframe.engine.trace import trace_model
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.model import Loss, explained_loss, explaining_forward, refuse_wrapped
 from pxframe.scoring.products import Product
+from pxframe.scoring.samples import sample_gradients
 from pxframe.scoring.sweep import layer_inputs
 from pxframe.ticket.ticket import Ticket
 
@@ -48,8 +49,12 @@ class Net:
         generator: seeded CPU generator, for scorers that draw numbers.
         density: the share of weights to be kept after this round; None where only scores are wanted. A scorer that
             reads it is scored anew for every sparsity.
+        held: bool tensors of the weights' shapes, true where weights of a layer are neither pruned nor ranked although
+            others of it are; layers without such weights are left out.
         memory: for the scorer alone: whatever it carries from one round to the next.
         cache: for :mod:`pxframe.scoring.paths` alone: what the path networks carry from one round to the next.
+        together: for :mod:`pxframe.scoring.samples` alone: by kind of batch and loss, whether gradients of many samples
+            can be computed together.
     """
 
     def __init__(
@@ -70,8 +75,10 @@ class Net:
         self.masks = masks
         self.loss: Loss = explained_loss(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
+        self.held: Mapping[str, Tensor] = MappingProxyType({})
         self.memory: dict[Any, Any] = {}
         self.cache: dict[Any, Any] = {}
+        self.together: dict[Any, bool] = {}
         self._train = train
         self._required: list[tuple[Tensor, str]] = []
         self._density: float | None = None
@@ -220,6 +227,25 @@ class Net:
             gives a product for each. Layers of :func:`pxframe.scoring.products.find_products` alone are given.
         """
         return layer_inputs(self, batches)
+
+    def sample_gradients(
+        self, batches: Iterable[tuple[Any, Any]], names: Iterable[str] | None = None, chunk: int | None = None
+    ) -> Iterator[dict[str, Tensor]]:
+        """dL_n/d(theta m) of every single sample n, in eval mode, chunk by chunk: ``[samples, *shape]`` by name.
+
+        L_n is the loss of a batch in which the sample is alone. In eval mode the samples of a batch do not meet in a
+        batch norm. Gradients of an output y in place of a loss are those of ``with_(loss=lambda y, v: (y * v).sum())``,
+        v standing for the target.
+
+        Args:
+            names: of the weights wanted; default: all prunable ones.
+            chunk: samples at most in a chunk; default: 8, or fewer if their gradients would take more than 128 MB in
+                float32.
+
+        Raises:
+            PxframeError: model or loss fail on a batch, or a batch cannot be divided into samples; names the batch.
+        """
+        return sample_gradients(self, batches, names, chunk)
 
     def hessian_product(
         self, batch: tuple[Any, Any], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]

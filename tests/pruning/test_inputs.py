@@ -11,9 +11,23 @@ from torch import nn
 import pxframe
 
 METHODS = [
-    *("magnitude", "random", "snip", "iter_snip", "force", "grasp", "ntk_sap", "phew"),
+    *(
+        "magnitude",
+        "lamp",
+        "random",
+        "snip",
+        "iter_snip",
+        "force",
+        "grasp",
+        "ntk_sap",
+        "phew",
+        "fisher",
+        "ntk_trace",
+        "cap",
+    ),
     *("synflow", "synflow_l2", "logsynflow", "px"),
     dict(type="prospr", steps=1),
+    dict(type="shuffled", of="px"),
     dict(type="px", factors="recorded"),
     *(dict(type="px", variant=v) for v in ("joint", "calibrated", "joint_calibrated", "official")),
 ]

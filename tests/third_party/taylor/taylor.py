@@ -3,8 +3,8 @@
 import pxframe
 
 
-class Fisher(pxframe.Scorer):
-    name = "fisher"
+class Taylor(pxframe.Scorer):
+    name = "taylor"
     needs = "labels"
 
     def score(self, net, batches):
@@ -14,4 +14,4 @@ class Fisher(pxframe.Scorer):
 
 @pxframe.hookimpl
 def pxframe_register(register):
-    register.scorer(Fisher)
+    register.scorer(Taylor)

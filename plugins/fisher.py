@@ -1,0 +1,81 @@
+"""Fisher pruning: keeps the weights whose removal would raise the loss most, by the Fisher information's diagonal."""
+
+from dataclasses import dataclass
+
+import torch
+
+import pxframe
+from pxframe.base.devices import sent
+from pxframe.base.inputs import samples
+from pxframe.base.options import one_of
+
+LABELS = ("true", "sampled")
+
+
+@dataclass
+class Fisher(pxframe.Scorer):
+    """s = theta^2 * F / 2 with F = mean over samples n of g_n^2, g_n the gradient of the loss of sample n.
+
+    Theis, Korshunova, Tejani, Huszar, "Faster gaze prediction with dense networks and Fisher pruning", 2018, for
+    single weights: the saliency of LeCun, Denker, Solla, "Optimal Brain Damage", NeurIPS 1989, with the Fisher
+    information in place of the Hessian. A score estimates what the loss grows by, so scores of all layers may be
+    compared.
+
+    The model runs in eval mode, so that each sample has a gradient of its own
+    (:meth:`pxframe.scoring.net.Net.sample_gradients`). Scores have the shape and dtype of their weight. The time is
+    that of a forward and backward pass of each sample.
+
+    Args:
+        labels: ``"true"`` takes the targets of the batches, for the empirical Fisher information. ``"sampled"`` draws
+            class numbers from the softmax of the model's own output ``[N, classes, ...]``, for the Fisher information
+            itself; the loss must then be the negative log-likelihood of such classes, as cross-entropy is. Targets are
+            not read.
+
+    Raises:
+        PxframeError: an option is out of its range; a batch cannot be divided into samples; the model gives no tensor
+            of class scores to draw labels from.
+    """
+
+    labels: str = "true"
+
+    name = "fisher"
+    needs = "labels"
+
+    def __post_init__(self):
+        one_of("fisher", "labels", self.labels, LABELS)
+        if self.labels == "sampled":
+            self.needs = "inputs"
+
+    def options(self):
+        return {"labels": self.labels}
+
+    def score(self, net, batches):
+        if self.labels == "sampled":
+            batches = ((inputs, _drawn(net, inputs)) for inputs, _ in batches)
+        total, number = {name: torch.zeros_like(weight) for name, weight in net.weights.items()}, 0
+        for gradients in net.sample_gradients(batches):
+            for name, gradient in gradients.items():
+                # The product first: the square of a gradient alone may leave the range of its dtype.
+                total[name] += (gradient * net.weights[name]).square().sum(0)
+            number += len(gradient)
+        return {name: t / (2 * number) for name, t in total.items()}
+
+
+def _drawn(net, inputs):
+    """Labels ``[N, ...]``, int64, drawn from the softmax over the output's second dimension."""
+    with net.evaluating(), torch.no_grad():
+        output = net(inputs)
+    if not (isinstance(output, torch.Tensor) and output.ndim > 1 and len(output) == samples(inputs)):
+        got = f"shape {list(output.shape)}" if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
+        raise pxframe.PxframeError(
+            f"fisher: labels='sampled' needs a model that gives class scores [samples, classes, ...], not {got}; take "
+            f"labels='true'"
+        )
+    # The largest of the scores plus Gumbel noise is a draw from the softmax. The device is asked nothing.
+    uniform = torch.rand(output.shape, generator=net.generator, dtype=torch.float64).clamp_(min=1e-300)
+    return (output.double() - sent(uniform.log_().neg_().log_(), net.device)).argmax(1)
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.scorer(Fisher)

@@ -1,0 +1,82 @@
+"""The trace of the Neural Tangent Kernel itself, which PX bounds: keeps the weights that carry most of it."""
+
+from dataclasses import dataclass
+
+import torch
+
+import pxframe
+from pxframe.base.devices import sent
+from pxframe.base.inputs import first, leaves, samples
+from pxframe.base.options import whole_number
+
+
+@dataclass
+class NTKTrace(pxframe.Scorer):
+    """s = theta^2 * sum over samples n and outputs k of (df_k(x_n) / dtheta)^2, at the masked weights.
+
+    Without theta^2 the scores of all weights add up to the trace of the Neural Tangent Kernel of the prunable weights
+    (Jacot, Gabriel, Hongler, "Neural Tangent Kernel", NeurIPS 2018). PX (``px``) bounds this trace by sums over paths,
+    which need no gradient of single samples and outputs; ``ntk_sap`` estimates how it depends on the mask.
+
+    The model runs in eval mode. All floating-point outputs count. Labels are not read. Scores have the shape and dtype
+    of their weight. The time is that of a forward and backward pass for each sample, and each output or probe.
+
+    Args:
+        probes: at least 1. With K outputs for each sample, K at most ``probes``, the sum over k is taken exactly. With
+            more, as in segmentation, it is estimated (Hutchinson, "A stochastic estimator of the trace of the influence
+            matrix", 1989): the mean of (d<v, f(x_n)> / dtheta)^2 over so many vectors v of independent signs, drawn
+            anew for each sample and round. The mean over draws is the sum itself.
+
+    Raises:
+        PxframeError: an option is out of its range, a batch cannot be divided into samples, or the model has no
+            floating-point output.
+    """
+
+    probes: int = 16
+
+    name = "ntk_trace"
+    needs = "inputs"
+
+    def __post_init__(self):
+        whole_number("ntk_trace", "probes", self.probes)
+
+    def score(self, net, batches):
+        total = {name: torch.zeros_like(weight) for name, weight in net.weights.items()}
+        along = net.with_(loss=_product)
+        for inputs, _ in batches:
+            for direction, share in self._directions(net, inputs):
+                for gradients in along.sample_gradients([(inputs, direction)]):
+                    for name, gradient in gradients.items():
+                        total[name] += (gradient * net.weights[name]).square_().sum(0).mul_(share)
+        return total
+
+    def _directions(self, net, inputs):
+        """Vectors ``[N, K]`` in the space of outputs, and the weight of each: every unit vector, or random signs."""
+        number = samples(inputs)
+        with net.evaluating(), torch.no_grad():
+            outputs = _outputs(net(first(inputs)))
+        for k in range(min(self.probes, len(outputs))):
+            if len(outputs) <= self.probes:
+                direction = outputs.new_zeros(number, len(outputs))
+                direction[:, k] = 1
+                yield direction, 1.0
+            else:
+                signs = torch.randint(2, (number, len(outputs)), generator=net.generator, dtype=torch.int8)
+                yield sent(signs, net.device).to(outputs.dtype).mul_(2).sub_(1), 1 / self.probes
+
+
+def _outputs(output):
+    """Every floating-point number that the model gives for one sample, ``[K]``."""
+    parts = [leaf.flatten() for leaf in leaves(output) if leaf.is_floating_point()]
+    if not parts:
+        raise pxframe.PxframeError("ntk_trace: the model has no floating-point output; take a scorer that reads a loss")
+    return torch.cat(parts)
+
+
+def _product(output, direction):
+    return (_outputs(output) * direction.flatten()).sum()
+
+
+@pxframe.hookimpl
+def pxframe_register(register):
+    register.scorer(NTKTrace)

@@ -1,0 +1,127 @@
+"""Gradients of single samples: many at once where the model allows it, else one after the other.
+
+A sample's gradient is that of the loss of a batch in which it is alone. Many at once are the same computation under
+:func:`torch.func.vmap`. Not every model or loss can be run so, and one that writes into tensors or reads numbers
+back says so only when it is tried. So the first chunk of each kind is tried, and its first sample is compared with the
+gradient of plain autograd.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from pxframe.base.errors import PxframeError, within
+from pxframe.base.inputs import filled, is_cut, leaves, samples, signature, split
+from pxframe.base.threads import repeatable
+from pxframe.engine.unfused import math_attention
+
+if TYPE_CHECKING:
+    from pxframe.scoring.net import Net
+
+Gradients = dict[str, Tensor]
+#: A chunk's gradients hold so many numbers at most, 128 MB in float32, unless those of a single sample hold more.
+_ENTRIES = 1 << 25
+#: Samples in a chunk at most: their activations are in memory too, and on a CPU 8 were twice as fast as 32.
+_CHUNK = 8
+#: How far gradients computed in two ways may differ, relative to the largest entry of their layer.
+_ROUNDING = 1e-3
+
+
+def sample_gradients(
+    net: Net, batches: Iterable[tuple[Any, Any]], names: Iterable[str] | None = None, chunk: int | None = None
+) -> Iterator[Gradients]:
+    """See :meth:`pxframe.scoring.net.Net.sample_gradients`."""
+    weights = net.masked()
+    names = list(weights) if names is None else list(names)
+    size = chunk or max(1, min(_CHUNK, _ENTRIES // max(1, sum(weights[name].numel() for name in names))))
+    for number, (inputs, targets) in enumerate(batches):
+        with within(f"batch {number}"):
+            for part in parts(inputs, targets, size):
+                together = None if size == 1 else _together(net, weights, names, *part)
+                if together is not None:
+                    yield together
+                    continue
+                for one in parts(*part, 1):
+                    yield {name: gradient.unsqueeze(0) for name, gradient in _alone(net, weights, names, one).items()}
+
+
+def parts(inputs: Any, targets: Any, size: int) -> list[tuple[Any, Any]]:
+    """A batch as batches of at most ``size`` samples; views. Targets without a tensor are the same for all.
+
+    Raises:
+        PxframeError: it cannot be divided.
+    """
+    number = samples(inputs)
+    if not is_cut(inputs):
+        raise PxframeError(
+            "the input holds a list, which may have one entry for each sample, so it cannot be divided; this method "
+            "needs one tensor for the whole batch"
+        )
+    for tensor in leaves(targets):
+        if tensor.ndim == 0 or len(tensor) != number:
+            raise PxframeError(
+                f"a target of shape {list(tensor.shape)} beside {number} samples; its first dimension must be the batch"
+            )
+    wanted = split(targets, size) if leaves(targets) else [targets] * -(-number // size)
+    return list(zip(split(inputs, size), wanted, strict=True))
+
+
+def _alone(net: Net, weights: Gradients, names: list[str], batch: tuple[Any, Any]) -> Gradients:
+    """The gradient of one sample, by plain autograd."""
+    with net.evaluating():
+        found = net.gradients([batch], weights)
+    return {name: found[name] for name in names}
+
+
+def _together(net: Net, weights: Gradients, names: list[str], inputs: Any, targets: Any) -> Gradients | None:
+    """The gradients of all samples, ``[samples, *shape]`` each; None where that cannot be done."""
+    first = parts(inputs, targets, 1)[0]
+    kind = net.loss, signature(first)
+    known = net.together.get(kind)
+    if known is False:
+        return None
+    try:
+        found = _vectorised(net, weights, names, inputs, targets)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # of any model; if it fails at all, a sample alone says why
+        net.together[kind] = False
+        return None
+    if known is None:
+        net.together[kind] = _agree(found, _alone(net, weights, names, first))
+    return found if net.together[kind] else None
+
+
+def _vectorised(net: Net, weights: Gradients, names: list[str], inputs: Any, targets: Any) -> Gradients:
+    given, wanted = leaves(inputs), leaves(targets)
+
+    def loss(values: Gradients, x: list[Tensor], y: list[Tensor]) -> Tensor:
+        one, target = filled(inputs, [t.unsqueeze(0) for t in x]), filled(targets, [t.unsqueeze(0) for t in y])
+        return net.loss(net(one, {**weights, **values}), target)
+
+    with net.evaluating(), math_attention(), torch.enable_grad(), repeatable(len(given[0])), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # it is as slow as one after the other
+        # Numbers drawn in ``forward`` are refused: a sample alone would draw others.
+        together = vmap(grad(loss), in_dims=(None, 0, 0), randomness="error")
+        found = together({name: weights[name] for name in names}, given, wanted)
+    return {name: gradient.detach() for name, gradient in found.items()}
+
+
+def _agree(found: Gradients, plain: Gradients) -> bool:
+    """Whether the first sample's gradients are equal up to rounding, also where they are infinite or undefined.
+
+    Asks the device, once for each kind of batch.
+    """
+    largest = {name: g.abs().nan_to_num(0, 0).amax() for name, g in plain.items()}
+    overall = torch.stack([m.double() for m in largest.values()]).amax()
+    agreed = []
+    for name, g in plain.items():
+        one, bound = found[name][0], _ROUNDING * (largest[name] + _ROUNDING * overall)
+        agreed.append((((one - g).abs() <= bound) | (one == g) | (one.isnan() & g.isnan())).all())
+    return bool(torch.stack(agreed).all())
