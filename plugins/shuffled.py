@@ -10,7 +10,7 @@ from pxframe.plugin.registry import build
 from pxframe.pruning.plan import split_settings
 
 #: What is copied from the other scorer, so that the core treats this one alike.
-_COPIED = ("needs", "rounds", "revives", "defaults")
+_COPIED = ("needs", "rounds", "revives", "defaults", "comparable")
 
 
 class Shuffled(pxframe.Scorer):

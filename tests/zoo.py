@@ -182,6 +182,8 @@ METHODS = {
     "fisher": {},
     "fisher, sampled labels": dict(type="fisher", labels="sampled"),
     "cap": dict(block=8, gradients=2),
+    "wanda": {},
+    "wanda, relative": dict(type="wanda", relative=True),
     "grasp": {},
     "prospr": dict(steps=1),
     "prospr, first order": dict(type="prospr", steps=1, order="first"),
