@@ -102,7 +102,7 @@ def example_of(method: Scorer, data: Batches, loss: Loss | None) -> Any:
         without = [name for name in names("scorer") if getattr(find("scorer", name), "needs", "") in _UNLABELLED]
         raise PxframeError(
             f"scorer {method.name!r} needs labels, and the target of batch 0 is None: give targets, a loss= that needs "
-            f"none, or a scorer that reads none ({some(without, most=12)})"
+            f"none, or a scorer that reads none ({some(without, most=20)})"
         )
     return None if first is None else first[0]
 

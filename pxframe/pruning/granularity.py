@@ -26,12 +26,17 @@ class Granularity:
 
     * ``scores_channels``: entries are output channels, scored by ``Scorer.score_channels``;
     * ``outputs_first``: layers must have their outputs in the first dimension of their weights;
-    * ``compute_aware``: scores are divided by what an entry costs.
+    * ``compute_aware``: scores are divided by what an entry costs;
+    * ``pattern``: N and M where N of every M consecutive inputs are kept, else None.
     """
 
     scores_channels = False
     outputs_first = False
     compute_aware = False
+
+    @property
+    def pattern(self) -> tuple[int, int] | None:
+        return None
 
     @property
     def name(self) -> str:
@@ -125,6 +130,10 @@ class Pattern(Granularity):
     @property
     def name(self) -> str:
         return f"{self.n}:{self.m}"
+
+    @property
+    def pattern(self) -> tuple[int, int]:
+        return self.n, self.m
 
     @property
     def default_sparsity(self) -> float:

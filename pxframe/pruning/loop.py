@@ -171,6 +171,7 @@ def _pruned(
         masks = full_masks(model, prunable(model, example, excluded))
         fitting = granularity.fitting(masks)
         net = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
+        net.pattern = granularity.pattern
         check_outputs_first(plan.outputs_first, model, net, example)
         with blaming("exclude"):
             fused = fused_rows(net, example, plan.exclude)
@@ -181,6 +182,9 @@ def _pruned(
             for number in range(1, plan.rounds + 1):
                 where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
                 net.density = plan.density(number)
+                candidates = plan.candidates(net.masks, method.revives, held)
+                keep = plan.kept(candidates, number, held)
+                net.quotas = plan.quotas(net.masks, candidates, keep, held)
                 shared = None if known is None else _shared(method, plan, net.masks, seed)
                 scores = None if known is None or shared is None else known.get(shared)
                 if scores is None:
@@ -194,11 +198,10 @@ def _pruned(
                         known[shared] = scores
                 if granularity.compute_aware:
                     scores = {n: s * len(s) / max((costs or {}).get(n, 1), 1) for n, s in scores.items()}
-                candidates = plan.candidates(net.masks, method.revives, held)
                 if not warned and (ties := tied_at_zero(scores, candidates, plan.kept(candidates, plan.rounds, held))):
                     _log.warning("%s: %s%s", where, ties, cause_of_zeros(net, example))
                     warned = True
-                net.masks = plan.masks(scores, net.masks, number, method.revives, held)
+                net.masks = plan.masks(scores, net.masks, candidates, net.quotas or keep, held)
                 if example is not None and not collapsed and plan.checks(number, method.revives):
                     with blaming(where):
                         collapsed = collapse(net, example)

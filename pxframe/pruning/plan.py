@@ -162,35 +162,40 @@ class Plan:
         self,
         scores: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
-        number: int,
-        revives: bool,
+        candidates: Mapping[str, Tensor],
+        keep: int | Mapping[str, int],
         held: Held,
     ) -> dict[str, Tensor]:
-        """The masks of weights after round ``number``.
+        """The masks of weights after a round.
 
         Args:
             scores: one finite score an entry.
             masks: the masks of weights after the round before.
-            revives: entries that were pruned before may return.
+            candidates: the entries that may be kept.
+            keep: how many of them are kept, of all layers together or of each.
             held: entries that stay, and are not counted.
         """
-        candidates = self.candidates(masks, revives, held)
-        keep = self.kept(candidates, number, held)
         ranked = self.granularity.protect(scores, candidates)
-        if self.scope == "global":
+        if isinstance(keep, int):
             chosen = global_masks(ranked, candidates, keep)
         else:
-            left = counts(list(candidates.values()))
-            available = {
-                n: (c.numel() - held.counts.get(n, 0), count)
-                for (n, c), count in zip(candidates.items(), left, strict=True)
-            }
-            shapes = {name: mask.shape for name, mask in masks.items()}
-            keeps = layer_counts(self.distribution, shapes, available, keep)
-            chosen = (row_masks if self.scope == "row" else layer_masks)(ranked, candidates, keeps)
+            chosen = (row_masks if self.scope == "row" else layer_masks)(ranked, candidates, keep)
         for name, entries in held.entries.items():
             chosen[name] = chosen[name] | entries
         return {name: self.granularity.expand(chosen[name], mask) for name, mask in masks.items()}
+
+    def quotas(
+        self, masks: Mapping[str, Tensor], candidates: Mapping[str, Tensor], keep: int, held: Held
+    ) -> dict[str, int] | None:
+        """How many of the ``candidates`` each layer keeps, ``keep`` in all; None with one threshold over all."""
+        if self.scope == "global":
+            return None
+        left = counts(list(candidates.values()))
+        available = {
+            name: (entries.numel() - held.counts.get(name, 0), count)
+            for (name, entries), count in zip(candidates.items(), left, strict=True)
+        }
+        return layer_counts(self.distribution, {name: mask.shape for name, mask in masks.items()}, available, keep)
 
     def describe(self) -> dict[str, Any]:
         """For the ticket's provenance."""

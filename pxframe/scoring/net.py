@@ -51,6 +51,10 @@ class Net:
             reads it is scored anew for every sparsity.
         held: bool tensors of the weights' shapes, true where weights of a layer are neither pruned nor ranked although
             others of it are; layers without such weights are left out.
+        quotas: how many entries (weights) each layer keeps after this round, those held not counted, by name; None with
+            one threshold over all layers, and where only scores are wanted. A scorer that reads it is scored anew for
+            every sparsity.
+        pattern: N and M, where N of every M consecutive inputs are kept; else None.
         memory: for the scorer alone: whatever it carries from one round to the next.
         cache: for :mod:`pxframe.scoring.paths` alone: what the path networks carry from one round to the next.
         together: for :mod:`pxframe.scoring.samples` alone: by kind of batch and loss, whether gradients of many samples
@@ -82,6 +86,8 @@ class Net:
         self._train = train
         self._required: list[tuple[Tensor, str]] = []
         self._density: float | None = None
+        self._quotas: Mapping[str, int] | None = None
+        self.pattern: tuple[int, int] | None = None
         self._read: set[str] = set()  # one set for the copies that with_() makes, too
 
     @property
@@ -92,6 +98,15 @@ class Net:
     @density.setter
     def density(self, density: float | None) -> None:
         self._density = density
+
+    @property
+    def quotas(self) -> Mapping[str, int] | None:
+        self._read.add("density")
+        return self._quotas
+
+    @quotas.setter
+    def quotas(self, quotas: Mapping[str, int] | None) -> None:
+        self._quotas = quotas
 
     @property
     def density_was_read(self) -> bool:
