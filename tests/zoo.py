@@ -184,7 +184,6 @@ METHODS = {
     "cap": dict(block=8, gradients=2),
     "wanda": {},
     "wanda, relative": dict(type="wanda", relative=True),
-    "sparsegpt": {},
     "grasp": {},
     "prospr": dict(steps=1),
     "prospr, first order": dict(type="prospr", steps=1, order="first"),

@@ -70,14 +70,11 @@ class Computed:
 
     def __init__(self, trace: Trace, reading: Reading, values: Mapping[fx.Node, Any], like: Tensor) -> None:
         self._trace, self._reading, self._values, self._like = trace, reading, values, like
-        self._carriers: dict[fx.Node, Any] = {}
+        self.carriers: dict[fx.Node, Any] = {}  # of the computed nodes that are still read
 
     def step(self, node: fx.Node) -> None:
         """Find the carrier of a computed node, while the values that it is computed from are there."""
-        self._carriers[node] = self._computed(node)
-
-    def forget(self, node: fx.Node) -> None:
-        self._carriers.pop(node, None)
+        self.carriers[node] = self._computed(node)
 
     def weight(self, node: fx.Node) -> Tensor:
         """The value that the reading uses for a node that does not depend on the input.
@@ -89,7 +86,7 @@ class Computed:
             return powered(self._values[node], self._reading.power).to(self._like.dtype)
         if node in self._trace.moved:
             return self._moved(node)
-        carrier = self._carriers.get(node)
+        carrier = self.carriers.get(node)
         if carrier is None:
             raise unknown(node, "on a weight before it is used")
         used = powered(self._values[node].detach().abs().to(self._like.dtype), self._reading.power)
@@ -107,7 +104,7 @@ class Computed:
     def _carrier(self, node: Any) -> Any:
         """c of a node, or None if no parameter carries in it. Operations with several results give a list."""
         if not isinstance(node, fx.Node) or node not in self._trace.moved:
-            return self._carriers.get(node)
+            return self.carriers.get(node)
         value = self._moved(node)
         exponent = self._reading.exponents.get(self._trace.moved[node])
         if exponent is None:

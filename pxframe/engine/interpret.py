@@ -86,8 +86,9 @@ def interpret(
                     values[node] = _call_f(node, values, batch_norm, trace.tensors, run.variances, reuse)
             for network in networks:
                 network.step(node)
-        for done in trace.last_use[node]:
-            values.pop(done, None)
+        if done := trace.last_use[node]:
+            for other in done:
+                values.pop(other, None)
             for network in networks:
                 network.forget(done)
     if with_f:
@@ -146,10 +147,11 @@ class _Network:
         if value is not None:  # the indices beside a maximum
             self.paths[node] = value
 
-    def forget(self, node: fx.Node) -> None:
-        self.paths.pop(node, None)
-        self._open.pop(node, None)
-        self.weights.forget(node)
+    def forget(self, nodes: Sequence[fx.Node]) -> None:
+        for values in (self.paths, self._open, self.weights.carriers):
+            if values:
+                for node in nodes:
+                    values.pop(node, None)
 
     def _without_data(self, node: fx.Node) -> Any:
         return self._open[node] if node in self._trace.factors else self._values[node]

@@ -68,10 +68,10 @@ def rule_of(node: fx.Node) -> Rule:
     Raises:
         PxframeError: the operation is not in the table; names it.
     """
-    name = operation(node)
-    if name not in RULES:
+    found = RULES.get(_name(node.target))
+    if found is None:
         raise unknown(node)
-    return RULES[name]
+    return found
 
 
 def operation(node: fx.Node) -> str:
