@@ -55,7 +55,7 @@ def test_every_method_runs(name, request, outcomes):
 
 def test_the_table_knows_every_scorer_there_is():
     named = {options.get("type", method) for method, options in zoo.METHODS.items()}
-    # Of the dense network there is nothing to tabulate; SparseGPT works for minutes where a layer has thousands of inputs.
+    # Of the dense network there is nothing to tabulate; SparseGPT takes minutes where layers have thousands of inputs.
     assert named | {"dense", "sparsegpt"} == set(pxframe.scorers())
 
 
