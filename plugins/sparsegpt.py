@@ -48,7 +48,7 @@ class SparseGPT(pxframe.Scorer):
         seen = {name: 0 for name in net.masks}
         inputs = [part for given, _ in batches for part in pieces(net, given)]
         for product, [values] in sweep(net, inputs, [pruned]):
-            name, index = product.name, product.index.to(net.device)
+            name, index = product.name, product.index
             own, hessian = pruned[name].flatten(), 0
             for value in values:
                 columns = product.columns(value).double()

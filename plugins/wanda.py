@@ -41,20 +41,20 @@ class Wanda(pxframe.Scorer):
         positive(self.name, "power", self.power)
 
     def score(self, net, batches):
-        sums = {}  # (name, which of its products) -> the product and ||X_j||^2, [groups, 1, columns]
+        sums = {}  # (a weight's name, where its inputs come from) -> the product and ||X_j||^2, [groups, 1, columns]
         for product, columns in net.layer_inputs(batches):
-            known = sums.setdefault((product.name, product.index.flatten()[0].item()), [product, 0])
+            known = sums.setdefault((product.name, product.source.name), [product, 0])
             known[1] = known[1] + columns.double().square().sum(-1).unsqueeze(-2)
         missing = [name for name in net.masks if name not in {name for name, _ in sums}]
         if missing:
             raise PxframeError(f"the inputs of {some(missing)} cannot be read; exclude it")
-        weights, scores = net.masked(), {n: torch.zeros(w.numel(), dtype=torch.float64) for n, w in net.weights.items()}
+        weights = net.masked()
+        scores = {name: torch.zeros_like(weight.flatten(), dtype=torch.float64) for name, weight in weights.items()}
         for product, squares in sums.values():
             size = weights[product.name].flatten()[product.index].double().abs()
             if self.relative:
                 size = _share(size, -1) + _share(size, -2)
-            found = size * squares.sqrt().pow(self.power)
-            scores[product.name][product.index] = found.cpu()
+            scores[product.name][product.index] = size * squares.sqrt().pow(self.power)
         return {n: s.view(net.weights[n].shape).to(net.weights[n]) for n, s in scores.items()}
 
 

@@ -56,7 +56,7 @@ def test_the_axes_of_pruning_give_what_they_say(monkeypatch):
     made, prune = [], pxframe.prune
     monkeypatch.setattr(pxframe, "prune", lambda *args, **settings: made.append(prune(*args, **settings)))
     exec(blocks("python", METHODS)[0], {})
-    linear, erk, pattern, channels, compute, method, method_80 = made
+    linear, erk, pattern, channels, refitted, compute, method, method_80 = made
     assert (linear.meta["schedule"], linear.meta["rounds"]) == ("linear", 5)
     assert [round(ticket.sparsity, 2) for ticket in (linear, erk, pattern, method, method_80)] == [
         *(0.9, 0.9, 0.5, 0.9, 0.8)
@@ -76,6 +76,7 @@ def test_the_axes_of_pruning_give_what_they_say(monkeypatch):
         assert kept == pytest.approx(0.7, abs=0.01)
     assert not channels.start
     assert compute.start  # what is left is rescaled
+    assert {"conv1.weight", "bn1.running_var"} <= set(refitted.start)
 
 
 def test_the_methods_page_lists_every_scorer_its_options_and_rounds():

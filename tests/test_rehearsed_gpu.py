@@ -97,6 +97,16 @@ def test_every_scorer(method, monkeypatch):
         assert all(torch.equal(mask, here.masks[name]) for name, mask in ticket.masks.items())
 
 
+def test_sparsegpt_and_refits():
+    """They are not in the table of all methods, or no methods."""
+    for options in (dict(scorer="sparsegpt"), dict(scorer="magnitude", refit="obs"), dict(scorer="snip", refit="bn")):
+        with PretendGPU():
+            ticket = pxframe.prune(small().to("cuda"), data(), sparsity=0.5, **options)
+        here = pxframe.prune(small(), data(), sparsity=0.5, **options)
+        assert all(torch.equal(mask, here.masks[name]) for name, mask in ticket.masks.items())
+        assert all(torch.allclose(value, here.start[name]) for name, value in ticket.start.items())
+
+
 def test_the_variant_of_px_that_takes_relus_only():
     """Its first round asks once whether it has to warn, so rounds are not watched for reads."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 4))

@@ -43,7 +43,7 @@ def least_squares(
     networks = [dense, pruned] if sequential else [dense]
     found = {}
     for product, values in sweep(net, batches, networks):
-        name, index = product.name, product.index.to(net.device)
+        name, index = product.name, product.index
         if name in again:
             continue
         problem = LeastSquares(dense[name].flatten()[index])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from pxframe.base.devices import sent
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import divisible, split
 from pxframe.engine.forward import Forward
@@ -44,7 +46,8 @@ def sweep(
     runs = [
         [Forward(trace, tensors, inputs) for trace, inputs in zip(traces, batches, strict=True)] for tensors in networks
     ]
-    products = find_products(traces[0], net.masks) if traces else {}
+    found = find_products(traces[0], net.masks) if traces else {}
+    products = {node: replace(product, index=sent(product.index, net.device)) for node, product in found.items()}
     with torch.no_grad():
         for at, node in enumerate(traces[0].nodes if traces else ()):
             nodes = [trace.nodes[at] for trace in traces]
