@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pxframe.images.settings import IMAGENET_MEAN, IMAGENET_STD
 
@@ -23,6 +24,8 @@ class ImageModel(BaseModel):
         std: of the pixel values, divided by.
         frozen: the backbone takes no gradients, and stays in evaluation mode while the head trains, so that neither
             its weights nor its running statistics change.
+        frozen_norms: the backbone's batch norms stay in evaluation mode. They normalise by the statistics they came
+            with; their gains and shifts are trained.
     """
 
     def __init__(
@@ -33,10 +36,11 @@ class ImageModel(BaseModel):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         frozen: bool = False,
+        frozen_norms: bool = False,
     ) -> None:
         super().__init__(ImgDataPreprocessor(mean, std, non_blocking=True))
         self.backbone = backbone.requires_grad_(False) if frozen else backbone
-        self.frozen = frozen
+        self.frozen, self.frozen_norms = frozen, frozen_norms
         self.head = head
         self.loss = loss
 
@@ -50,6 +54,10 @@ class ImageModel(BaseModel):
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
+        if self.frozen_norms:
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def forward(self, inputs: Tensor, data_samples: Tensor | None = None, mode: str = "tensor") -> Any:

@@ -164,6 +164,18 @@ def test_without_frozen_the_backbone_learns(data, tmp_path):
         same(runner.model.backbone, before, None)
 
 
+def test_frozen_norms_keep_their_statistics_while_all_weights_learn(data, tmp_path):
+    runner, before = run(data, tmp_path, frozen_norms=True, epochs=1)
+    after = runner.model.backbone.state_dict()
+    statistics = {name for name in after if name.endswith(("running_mean", "running_var"))}
+    assert statistics
+    for name, value in after.items():
+        if name in statistics:
+            assert torch.equal(value, before[name]), name
+        elif value.is_floating_point():
+            assert not torch.equal(value, before[name]), name
+
+
 FITTED = [{"type": "Ridge"}, {"type": "Ridge", "alpha": [0.1, 10.0]}, {"type": "KNN", "k": 5}]
 
 
