@@ -32,7 +32,7 @@ def least_squares(
     Args:
         tensors: parameters and buffers of the pruned network, by name; its weights are where the search starts.
         held: by name, bool tensors that are true where a weight must stay as it is. They cover whole rows.
-        damping, steps: see :meth:`LeastSquares.solve`.
+        damping, steps: see :meth:`pxframe.refit.least_squares.LeastSquares.solve`.
         sequential: a layer's inputs come from the layers before it as they have been refitted, else from the dense
             network.
     """

@@ -63,7 +63,10 @@ def sweep(
 
 
 def layer_inputs(net: Net, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Product, Tensor]]:
-    """What each layer of the masked network is given, part by part of the data; see :meth:`Net.layer_inputs`."""
+    """What each layer of the masked network is given, part by part of the data.
+
+    See :meth:`pxframe.scoring.net.Net.layer_inputs`.
+    """
     tensors = {**net.buffers, **net.parameters, **net.masked()}
     for inputs, _ in batches:
         for part in pieces(net, inputs):
