@@ -3,7 +3,8 @@
     PXFRAME_DATA=... python benchmarks/zero_shot.py [--sparsity 0.9] [SCORER ...]
 
 A ResNet-20 trained on CIFAR-10, whose convolutions are pruned with 1,000 training images; 3,000 test images. PX takes
-100 rounds, many minutes on a CPU. The folder that PXFRAME_DATA names holds ``resnet20-12fca82f.th``, ``cifar10-train.zip`` and ``cifar10-test.zip``.
+100 rounds, many minutes on a CPU. The folder that PXFRAME_DATA names holds ``resnet20-12fca82f.th``,
+``cifar10-train.zip`` and ``cifar10-test.zip``.
 """
 
 from __future__ import annotations

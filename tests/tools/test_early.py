@@ -34,7 +34,10 @@ MISTAKES = {
     "a key with a sign": (["transfer", CONFIG, "--rounds=3"], "or by --cfg-options prune.rounds=3"),
     "override": (["transfer", CONFIG, "--cfg-options", "seed"], "cannot read 'seed' as KEY=VALUE"),
     "key": (["prune", CONFIG, "--cfg-options", "sede=1"], "there is no key 'sede'; did you mean 'seed'"),
-    "task": (["transfer", CONFIG, "--tasks", "digit"], "there is no task 'digit' in the config; did you mean 'digits'"),
+    "task": (
+        ["transfer", CONFIG, "--tasks", "digit", "--work-dir", "work_dirs/of_no_job"],  # the usual one may be there
+        "there is no task 'digit' in the config; did you mean 'digits'",
+    ),
     "work dir in a file": (["prune", CONFIG, "--work-dir", "README.md/x"], "cannot write in README.md/x: "),
     "the config's work dir": (["prune", CONFIG, "--cfg-options", "work_dir=README.md/x"], "cannot write in README"),
     "full work dir": (["transfer", CONFIG, "--work-dir", "tests"], "tests is not empty: add --resume"),
