@@ -41,10 +41,13 @@ def check_exclude(job: Job, model: nn.Module, task: Task) -> None:
     Raises:
         PxframeError: a pattern that matches nothing, or that leaves nothing to prune.
     """
+    every = _given(job.prunings)
+    if not every:
+        return
     with within("prune"):
-        for exclude in _given(job.prunings):
-            first = Batches(task.batches(2, 2, seed=job.seed), device_of(model)).first()
-            example = None if first is None else first[0]
+        first = Batches(task.batches(2, 2, seed=job.seed), device_of(model)).first()
+        example = None if first is None else first[0]
+        for exclude in every:
             names = prunable(model, example, whole(exclude))
             if any(map(is_rows, exclude)):
                 net = Net(model, full_masks(model, names))

@@ -49,7 +49,7 @@ class LeastSquares:
         hessian = self._own + ridge * torch.eye(self._own.shape[-1], dtype=torch.float64, device=mask.device)
         scale = hessian.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)  # Jacobi's preconditioner
         inverse = torch.where(scale > 0, 1 / scale, 0.0)
-        target = self._dense @ (self._own if self._cross is None else self._cross) + ridge * self._dense
+        target = self._dense @ self._seen + ridge * self._dense
         target = target * mask
         values = start.double() * mask
         residual = (target - values @ hessian) * mask
@@ -71,8 +71,12 @@ class LeastSquares:
     def error(self, values: Tensor, mask: Tensor) -> Tensor:
         """||W X - V Z||^2 less ||W X||^2, for each row: ``[groups, rows, 1]``."""
         values = values.double() * mask
-        cross = self._own if self._cross is None else self._cross
-        return ((values @ self._own - 2 * (self._dense @ cross)) * values).sum(-1, keepdim=True)
+        return ((values @ self._own - 2 * (self._dense @ self._seen)) * values).sum(-1, keepdim=True)
+
+    @property
+    def _seen(self) -> Tensor:
+        """X Z^T."""
+        return self._own if self._cross is None else self._cross
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
