@@ -8,7 +8,6 @@ from typing import Any
 import torch.nn.functional as F
 from mmengine.model import BaseModel, ImgDataPreprocessor
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pxframe.images.settings import IMAGENET_MEAN, IMAGENET_STD
 
@@ -22,10 +21,6 @@ class ImageModel(BaseModel):
         loss: function of outputs and targets; a scalar.
         mean: of the pixel values (0 to 255, RGB), subtracted from every image.
         std: of the pixel values, divided by.
-        frozen: the backbone takes no gradients, and stays in evaluation mode while the head trains, so that neither
-            its weights nor its running statistics change.
-        frozen_norms: the backbone's batch norms stay in evaluation mode. They normalise by the statistics they came
-            with; their gains and shifts are trained.
     """
 
     def __init__(
@@ -35,12 +30,9 @@ class ImageModel(BaseModel):
         loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        frozen: bool = False,
-        frozen_norms: bool = False,
     ) -> None:
         super().__init__(ImgDataPreprocessor(mean, std, non_blocking=True))
-        self.backbone = backbone.requires_grad_(False) if frozen else backbone
-        self.frozen, self.frozen_norms = frozen, frozen_norms
+        self.backbone = backbone
         self.head = head
         self.loss = loss
 
@@ -49,16 +41,6 @@ class ImageModel(BaseModel):
         start = getattr(self.head, "init_weights", None)
         if start is not None:
             start()
-
-    def train(self, mode: bool = True) -> ImageModel:
-        super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
-        if self.frozen_norms:
-            for module in self.backbone.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
     def forward(self, inputs: Tensor, data_samples: Tensor | None = None, mode: str = "tensor") -> Any:
         """Outputs of images ``[N, 3, H, W]``; or with targets ``[N, ...]`` the loss, or what a metric reads.

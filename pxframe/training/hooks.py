@@ -1,4 +1,4 @@
-"""Hooks that set the weights a run begins with: those of a ticket, or a given state."""
+"""Hooks on the weights of a run: what it begins with, a ticket or a given state, and what stays as it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pxframe.base.errors import PxframeError
 from pxframe.ticket.ticket import Ticket
@@ -56,3 +57,28 @@ class StateHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         runner.model.load_state_dict(self._state)
+
+
+class FreezeHook(Hook):
+    """Keeps ``model.backbone`` as it is while the rest of the model is trained.
+
+    mmengine puts the whole model into training mode at the start of every epoch, so the parts are put back before
+    every step.
+
+    Args:
+        norms_only: the backbone's batch norms stay in evaluation mode: they normalise by the statistics they came with,
+            and their gains and shifts are trained. Else the whole backbone does, and takes no gradients.
+    """
+
+    def __init__(self, norms_only: bool) -> None:
+        self.norms_only = norms_only
+
+    def before_train(self, runner: Any) -> None:
+        if not self.norms_only:
+            runner.model.backbone.requires_grad_(False)
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        backbone = runner.model.backbone
+        for module in backbone.modules() if self.norms_only else [backbone]:
+            if not self.norms_only or isinstance(module, _BatchNorm):
+                module.eval()

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, default_collate
 
 from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError, blaming, some
+from pxframe.training.hooks import FreezeHook
 from pxframe.training.repeatable import Repeatable, seed_worker
 from pxframe.training.reports import EpochLog, LateLosses
 from pxframe.training.runner import CHECKPOINT, Bfloat16, TaskRunner
@@ -92,6 +93,9 @@ def make_runner(
             "convert_to_iter_based": True,
         }
         schedule = [] if loop else [cosine]
+    frozen = [FreezeHook(norms_only=not training.frozen)] if training.frozen or training.frozen_norms else []
+    if frozen and not hasattr(model, "backbone"):
+        raise PxframeError(f"{where}: 'frozen' needs a model with the attribute 'backbone', and this one has none")
     on_gpu = checked_device(device).type == "cuda"
     mixed = training.amp == "bfloat16" or (training.amp is None and on_gpu)
     if mixed and not on_gpu:
@@ -142,7 +146,7 @@ def make_runner(
             },
             "logger": None,
         },
-        custom_hooks=[Repeatable(), EpochLog(), *hooks],
+        custom_hooks=[Repeatable(), EpochLog(), *frozen, *hooks],
         resume=resume,
     )
     with runner._own_state(seed):

@@ -29,6 +29,10 @@ class Training:
             goes on from the newest.
         num_workers: number of processes that load data; 0 loads in the process that trains.
         amp: ``"bfloat16"`` for mixed precision while training, ``"float32"`` for none; default: mixed on a GPU.
+        frozen: True trains the head alone. The backbone's weights and the statistics of its norms stay as they are
+            (with a linear head, a linear probe).
+        frozen_norms: True keeps the statistics of the backbone's batch norms, those of a ticket's ``refit`` included;
+            all weights are trained.
 
     Raises:
         PxframeError: a value that its key does not take.
@@ -42,6 +46,8 @@ class Training:
     checkpoint_every: int = 1
     num_workers: int = 0
     amp: str | None = None
+    frozen: bool = False
+    frozen_norms: bool = False
 
     def __post_init__(self) -> None:
         where = self.where
@@ -52,6 +58,8 @@ class Training:
         whole_number(where, "num_workers", self.num_workers, least=0)
         positive(where, "head_lr_mult", self.head_lr_mult)
         one_of(where, "amp", self.amp, (None, "bfloat16", "float32"))
+        one_of(where, "frozen", self.frozen, (False, True))
+        one_of(where, "frozen_norms", self.frozen_norms, (False, True))
         if not isinstance(self.optimizer, Mapping):
             raise PxframeError(f"{where}: 'optimizer' must be a dict(type=...), got {self.optimizer!r}")
         parts = self.schedule

@@ -35,10 +35,6 @@ class Classification(pxframe.TrainedTask):
             is not trained: ``"Ridge"`` with ``alpha``, a number or a list to choose from on the training set, and
             ``balanced``; ``"KNN"`` with ``k`` and ``temperature``; see ``pxframe_tasks.classification.heads``.
             None keeps the backbone's own classifier, to train a backbone from the start.
-        frozen: True trains the head alone. The backbone's weights and the statistics of its norms stay as they are
-            (with ``"Linear"``, a linear probe).
-        frozen_norms: True keeps the statistics of the backbone's batch norms, those of the ticket's ``refit`` included;
-            all weights are trained.
         epochs: passes over the training set, for a trained head. A fitted head takes one pass, over training images
             with the transforms of the test set; it takes no ``epochs`` and no other key of training.
         num_classes: number of outputs; default: the number of the training set's ``classes``.
@@ -59,8 +55,6 @@ class Classification(pxframe.TrainedTask):
     name = "classification"
 
     head: Mapping[str, Any] | None = field(default_factory=lambda: {"type": "Linear"})
-    frozen: bool = False
-    frozen_norms: bool = False
     num_classes: int | None = None
     label_smoothing: float = 0.0
     save_predictions: bool = False
@@ -152,7 +146,7 @@ class Classification(pxframe.TrainedTask):
         with blaming(f"{self.where}: 'metric'"):
             metric = self._measure.build(file) if self._measure else Accuracy(file)
         return pxframe.make_runner(
-            pxframe.ImageModel(backbone, head, loss, self.mean, self.std, self.frozen or fitted, self.frozen_norms),
+            pxframe.ImageModel(backbone, head, loss, self.mean, self.std),
             self,
             train=self.dataset("train", transforms_of="test" if fitted else ""),
             test=self.dataset("test"),

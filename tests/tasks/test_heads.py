@@ -13,6 +13,7 @@ import pxframe
 from pxframe.base.errors import PxframeError
 from pxframe.plugin import registry
 from pxframe.training.hooks import TicketHook
+from pxframe.training.settings import Training
 from pxframe_plugins.cifar_resnet import CifarResNet
 from pxframe_tasks.classification.heads import KNN, Ridge, mlp
 
@@ -174,6 +175,15 @@ def test_frozen_norms_keep_their_statistics_while_all_weights_learn(data, tmp_pa
             assert torch.equal(value, before[name]), name
         elif value.is_floating_point():
             assert not torch.equal(value, before[name]), name
+
+
+def test_freezing_needs_to_know_the_backbone():
+    model = torch.nn.Linear(2, 2)
+    settings = Training(epochs=1, frozen=True)
+    with pytest.raises(PxframeError, match="'frozen' needs a model with the attribute 'backbone'"):
+        pxframe.make_runner(
+            model, settings, train=[], test=[], metric=None, work_dir=None, device="cpu", seed=0, resume=False
+        )
 
 
 FITTED = [{"type": "Ridge"}, {"type": "Ridge", "alpha": [0.1, 10.0]}, {"type": "KNN", "k": 5}]

@@ -166,6 +166,15 @@ def test_it_learns(root, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_frozen_backbone_stays_bit_for_bit_while_the_head_learns(root, tmp_path):
+    runner = run(task(root, frozen=True, epochs=2), tmp_path)
+    before = {name: value.clone() for name, value in runner.model.state_dict().items()}
+    runner.train()
+    after = runner.model.state_dict()
+    changed = {name.partition(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert changed == {"decode_head"}
+
+
 def test_saved_predictions_give_the_reported_score(root, tmp_path):
     it = task(root, save_predictions=True, epochs=1)
     runner = run(it, tmp_path)
