@@ -16,7 +16,7 @@ from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
 from pxframe.pruning.checks import cause_of_zeros, check_outputs_first, check_scores, collapse, tied_at_zero
 from pxframe.pruning.granularity import Granularity
-from pxframe.pruning.plan import Plan
+from pxframe.pruning.plan import Held, Plan
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.ranks import from_first_rank
@@ -162,6 +162,7 @@ def _pruned(
     known: Known | None,
 ) -> Ticket:
     device, granularity, warned, collapsed = device_of(model), plan.granularity, False, ""
+    start: dict[str, Tensor] = {}
     data = Batches(batches, device)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data, loss)
@@ -217,13 +218,11 @@ def _pruned(
                     scores=scores,
                     masks=dict(net.masks),
                 )
+                if number == plan.rounds or plan.refit.every_round:
+                    changed = _changed(method, plan, net, data, held, where)
+                    start |= changed
+                    net = net.at(changed) if number < plan.rounds else net
                 bar.advance(f"density {plan.density(number):.2%}")
-        with blaming(f"scorer {method.name!r}, after the last round"):
-            start = dict(method.restart(net) or {})
-        unchanged = {name: granularity.expand(rows, net.masks[name]) for name, rows in held.entries.items()}
-        with blaming(f"refit {plan.refit.name!r}"):
-            tensors = {**net.buffers, **net.parameters, **start}
-            start |= plan.refit.values(net, data, tensors, unchanged)
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
         **({"fused_rows": fused} if fused else {}),
@@ -243,6 +242,15 @@ def _pruned(
         if names:
             _log.warning(f"%s: {text}", method.name, some(names, most=8))
     return ticket
+
+
+def _changed(method: Scorer, plan: Plan, net: Net, data: Batches, held: Held, where: str) -> dict[str, Tensor]:
+    """What scorer and refit put in the place of the network's parameters and buffers after a round, by name."""
+    with blaming(f"{where}, weights to start from"):
+        start = dict(method.restart(net) or {})
+    unchanged = {name: plan.granularity.expand(rows, net.masks[name]) for name, rows in held.entries.items()}
+    with blaming(f"refit {plan.refit.name!r}"):
+        return start | plan.refit.values(net, data, {**net.buffers, **net.parameters, **start}, unchanged)
 
 
 def _shared(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) -> str | None:

@@ -91,6 +91,13 @@ class Plan:
                 f"scorer {method.name!r}: its scores have another unit in each layer, so there is no global threshold; "
                 f"take scope='layer' or scope='row'"
             )
+        refit = build_refit(found["refit"])
+        if refit.every_round and (method.needs == "training" or method.revives):
+            does = "lets pruned weights return" if method.revives else "trains the network in every round"
+            raise PxframeError(
+                f"scorer {method.name!r} {does}; refit {refit.name!r} can follow the last round only: leave out "
+                f"'every_round'"
+            )
         granularity = build_granularity(found["granularity"])
         return cls(
             sparsity=found.get("sparsity", granularity.default_sparsity),
@@ -100,7 +107,7 @@ class Plan:
             distribution=found["distribution"],
             granularity=granularity,
             exclude=patterns(found["exclude"]),
-            refit=build_refit(found["refit"]),
+            refit=refit,
         )
 
     def __post_init__(self) -> None:

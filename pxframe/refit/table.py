@@ -28,6 +28,8 @@ class Refit:
     name: ClassVar[str] = "keep"
     #: Whether it reads the batches; the data must then be there.
     reads: ClassVar[bool] = False
+    #: Whether it follows every round, so that the next one scores the refitted network; else the last one alone.
+    every_round = False
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
         """The parameters and buffers to replace, by name.
@@ -68,7 +70,13 @@ class Reinit(Refit):
 
 @dataclass(frozen=True)
 class BatchNorm(Refit):
-    """Measures the statistics of batch norm anew on the batches. Weights stay as they are."""
+    """Measures the statistics of batch norm anew on the batches. Weights stay as they are.
+
+    Args:
+        every_round: see :class:`Refit`.
+    """
+
+    every_round: bool = False
 
     name: ClassVar[str] = "bn"
     reads: ClassVar[bool] = True
@@ -85,11 +93,13 @@ class OBS(Refit):
         damping: relative to the mean of the diagonal of each layer's Hessian.
         steps: of conjugate gradients in each layer, at most.
         sequential: a layer's inputs come from the pruned layers before it, else from the dense network.
+        every_round: see :class:`Refit`. The outputs to come close to are then those of the round before.
     """
 
     damping: float = 0.01
     steps: int = 100
     sequential: bool = True
+    every_round: bool = False
 
     name: ClassVar[str] = "obs"
     reads: ClassVar[bool] = True
@@ -99,7 +109,7 @@ class OBS(Refit):
         whole_number("refit 'obs'", "steps", self.steps)
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
-        options = asdict(self)
+        options = {key: value for key, value in asdict(self).items() if key != "every_round"}
         pruned = _pruned(net, tensors)
         weights = least_squares(net, data, pruned, held, **options)
         return {**weights, **batch_statistics(net, data, {**pruned, **weights})}

@@ -71,11 +71,13 @@ class Net:
     ) -> None:
         refuse_wrapped(model)
         self._model = model
-        self._parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
-        self._buffers = {n: b.detach().clone() for n, b in model.named_buffers()}
-        self._versions = [t._version for t in (*self._parameters.values(), *self._buffers.values())]
+        self._changed: frozenset[str] = frozenset()
+        self._hold(
+            {n: p.detach().clone() for n, p in model.named_parameters()},
+            {n: b.detach().clone() for n, b in model.named_buffers()},
+            masks,
+        )
         self._traces: dict[Any, Trace] = {}
-        self.weights: Mapping[str, Tensor] = MappingProxyType({name: self._parameters[name] for name in masks})
         self.masks = masks
         self.loss: Loss = explained_loss(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
@@ -89,6 +91,11 @@ class Net:
         self._quotas: Mapping[str, int] | None = None
         self.pattern: tuple[int, int] | None = None
         self._read: set[str] = set()  # one set for the copies that with_() makes, too
+
+    def _hold(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], weights: Iterable[str]) -> None:
+        self._parameters, self._buffers = parameters, buffers
+        self._versions = [t._version for t in (*parameters.values(), *buffers.values())]
+        self.weights: Mapping[str, Tensor] = MappingProxyType({name: parameters[name] for name in weights})
 
     @property
     def density(self) -> float | None:
@@ -134,6 +141,21 @@ class Net:
             other.masks = masks
         return other
 
+    def at(self, values: Mapping[str, Tensor]) -> Net:
+        """The same network at other values of some parameters and buffers.
+
+        Traces are shared with this net. Memory and cache are new, as they may depend on the values.
+        """
+        other = copy.copy(self)
+        new = {name: value.clone() for name, value in values.items()}
+        parameters, buffers = (
+            {name: new.get(name, held) for name, held in group.items()} for group in (self._parameters, self._buffers)
+        )
+        other._hold(parameters, buffers, self.weights)
+        other._changed = self._changed | new.keys()
+        other.memory, other.cache = {}, {}
+        return other
+
     @property
     def device(self) -> torch.device:
         return next(iter(self._parameters.values())).device
@@ -175,7 +197,8 @@ class Net:
                 touched.append(f"the mask of {name}")
         if exact and not touched:
             own = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-            touched = [name for name, tensor in tensors.items() if not _same(tensor, own[name])]
+            left = tensors.keys() - self._changed
+            touched = [name for name, tensor in tensors.items() if name in left and not _same(tensor, own[name])]
         if touched:
             raise PxframeError(
                 f"{where} wrote into {some(touched)} in place; a scorer must work on copies (tensor.clone()). "
@@ -194,7 +217,9 @@ class Net:
             PxframeError: the model fails on these inputs; names their shape and dtype.
         """
         weights = self.masked() if weights is None else weights
-        others = {n: p.clone() for n, p in self._parameters.items() if n not in weights}
+        # Buffers of the model itself are kept by undisturbed().
+        own = {**self._parameters, **{n: b for n, b in self._buffers.items() if n in self._changed}}
+        others = {name: value.clone() for name, value in own.items() if name not in weights}
         with undisturbed(self._model), explaining_forward(inputs):
             args, kwargs = arguments(mapped(torch.clone, inputs))
             return functional_call(self._model, {**others, **weights}, args, kwargs)
