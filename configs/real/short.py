@@ -1,118 +1,27 @@
-"""Real photographs, a real pre-trained network, six ways to choose weights, three seeds: three hours of a CPU core.
+"""Every method, with and without a refit, on photographs: little training.
 
-ResNet-20, trained on CIFAR-10, is pruned once by each method, at 90 % and at 98.2 %, and transferred to CIFAR-10 itself
-(10,000 of the training images), to Tiny-ImageNet (a subset: 200 classes, 50 training images each, here at 32x32) and
-to CamVid (11 classes of street scenes, here at 160x120). Random tickets and the dense network come with every job.
-
-The data and the network's file are looked for in the folder that PXFRAME_DATA names; zip files there are unpacked once.
+``photographs.py`` has the tasks. Beside fine-tuning for two epochs there are probes (the backbone frozen) and, for
+CIFAR-10, the accuracy without any training. PX's Eq. 9 (``px``) stands for SynFlow-L2 too: with the classifier left out
+their tickets are equal. Three seeds are about twelve hours of a CPU core; the ones below can run side by side, in work
+folders of their own, with ``--cfg-options seed=1 work_dir=...``.
 """
 
-seed = [0, 1, 2]
+_base_ = ["../_base_/photographs.py"]
 
-backbone = dict(type="cifar_resnet", depth=20, checkpoint="$PXFRAME_DATA/resnet20-12fca82f.th")
-
-_folder = "torchvision.datasets.ImageFolder"
-_crop = [
-    dict(type="torchvision.transforms.v2.RandomCrop", size=32, padding=4),
-    dict(type="torchvision.transforms.v2.RandomHorizontalFlip"),
+_methods = [
+    *(dict(type="px", variant=name) for name in ("paper", "calibrated", "joint", "joint_calibrated", "official")),
+    dict(type="ntk_trace"),
+    dict(type="magnitude"),
+    dict(type="lamp"),
+    dict(type="wanda", distribution="erk"),
+    dict(type="fisher"),
+    dict(type="cap"),
 ]
-_sgd = dict(type="SGD", momentum=0.9, weight_decay=5e-4)
-_cifar = dict(
-    type="classification",
-    data=dict(
-        train=dict(type=_folder, root="$PXFRAME_DATA/cifar10-train/cifar10/train", samples=10_000, transform=_crop),
-        test=dict(type=_folder, root="$PXFRAME_DATA/cifar10-test/cifar10/test"),
-    ),
-    head=None,  # its own classifier was trained for these classes
-    epochs=2,
-    batch_size=64,
-    optimizer=dict(lr=0.02, **_sgd),
-    amp="bfloat16",
-    save_predictions=True,
-)
+
 prune = dict(
-    scorer=[dict(type="px", rounds=100), "snip", "synflow_l2", "magnitude"],
-    sparsity=[0.9, 0.982],
-    samples=100,
-    data=_cifar,
-)
-
-_tiny = "$PXFRAME_DATA/tiny-imagenet-subset/tiny-imagenet"
-_camvid = dict(
-    type="BaseSegDataset",
-    data_root="$PXFRAME_DATA/camvid/camvid",
-    metainfo=dict(
-        classes=[
-            *("sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian"),
-            "bicyclist",
-        ]
-    ),
-)
-
-tasks = dict(
-    cifar10=_cifar,
-    tiny_imagenet=dict(
-        type="classification",
-        data=dict(
-            train=dict(
-                type=_folder,
-                root=f"{_tiny}/train",
-                transform=[dict(type="torchvision.transforms.v2.Resize", size=32), *_crop],
-            ),
-            test=dict(
-                type=_folder,
-                root=f"{_tiny}/val",
-                transform=[dict(type="torchvision.transforms.v2.Resize", size=32)],
-            ),
-        ),
-        epochs=4,
-        batch_size=64,
-        optimizer=dict(lr=0.05, **_sgd),
-        amp="bfloat16",
-        save_predictions=True,
-    ),
-    camvid=dict(
-        type="segmentation",
-        data=dict(
-            train=dict(
-                **_camvid,
-                data_prefix=dict(img_path="img_dir/train", seg_map_path="ann_dir/train"),
-                pipeline=[
-                    dict(type="LoadImageFromFile"),
-                    dict(type="LoadAnnotations"),
-                    dict(type="RandomResize", scale=(160, 120), ratio_range=(0.75, 1.5), keep_ratio=True),
-                    dict(type="RandomCrop", crop_size=(96, 128), cat_max_ratio=0.75, ignore_index=11),
-                    dict(type="RandomFlip", prob=0.5),
-                    dict(type="PackSegInputs"),
-                ],
-            ),
-            test=dict(
-                **_camvid,
-                data_prefix=dict(img_path="img_dir/test", seg_map_path="ann_dir/test"),
-                pipeline=[
-                    dict(type="LoadImageFromFile"),
-                    dict(type="Resize", scale=(160, 120), keep_ratio=True),
-                    dict(type="LoadAnnotations"),  # the score is taken at full resolution
-                    dict(type="PackSegInputs"),
-                ],
-            ),
-        ),
-        ignore_index=11,
-        head=dict(
-            type="DepthwiseSeparableASPPHead",
-            in_index=2,
-            channels=64,
-            dilations=(1, 3, 6, 9),
-            c1_channels=16,
-            dropout_ratio=0.1,
-            init_cfg=None,  # mmseg's default starts the last layer near zero, which costs a short run many epochs
-            norm_cfg=dict(type="BN"),
-            align_corners=False,
-        ),
-        epochs=3,
-        batch_size=8,
-        test_batch_size=8,
-        optimizer=dict(type="AdamW", lr=0.003, weight_decay=1e-4),
-        save_predictions=True,
-    ),
+    scorer=[
+        *_methods,
+        *(dict(refit="obs", **method) for method in _methods),
+        *(dict(type=name, rounds=5, refit=dict(type="obs", when="between")) for name in ("cap", "magnitude")),
+    ]
 )

@@ -127,7 +127,9 @@ def prune(
         refit: what is done to the network after the last round, and kept in the ticket's ``start``: ``"keep"`` (the
             default) nothing, ``"bn"`` measures the statistics of batch norm anew on ``batches``, ``"obs"`` also gives
             each layer the least-squares weights for its mask, ``"rescale"`` and ``"reinit"`` make up for the inputs
-            that are gone; or ``dict(type=..., **options)`` with the options of :mod:`pxframe.refit.table`.
+            that are gone; or ``dict(type=..., **options)`` with the options of :mod:`pxframe.refit.table`. Of these,
+            ``when="every"`` refits after each round, so that the next one scores the refitted network, and
+            ``when="between"`` does so for the choice of the mask alone.
         exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted; default: none. Of a
             weight that makes queries, keys and values together, ``"*.qkv.weight[q]"`` names the rows of the queries
             (``[k]``, ``[v]``); a ticket's sparsity counts rows left out in this way as kept.
@@ -179,6 +181,7 @@ def _pruned(
             net.held = held_rows(net.masks, fused, plan.exclude)
             held = plan.held(net.held)
         costs = costs_of(net, example, required=granularity.compute_aware)
+        given = net
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
             for number in range(1, plan.rounds + 1):
                 where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
@@ -218,15 +221,15 @@ def _pruned(
                     scores=scores,
                     masks=dict(net.masks),
                 )
-                if number == plan.rounds or plan.refit.every_round:
-                    changed = _changed(method, plan, net, data, held, where)
-                    start |= changed
-                    net = net.at(changed) if number < plan.rounds else net
+                if plan.refits(number):
+                    start |= _changed(method, plan, net, data, held, where)
+                    net = net.at(start)
                 bar.advance(f"density {plan.density(number):.2%}")
+    start = {} if plan.refit.when == "between" else start
     ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
     ticket.meta = {
         **({"fused_rows": fused} if fused else {}),
-        **provenance(method, plan, net, example),
+        **provenance(method, plan, given, example),
         "sparsity": ticket.sparsity,
         "seed": seed,
         "left_dense": left_dense(model, fitting, excluded),

@@ -92,11 +92,10 @@ class Plan:
                 f"take scope='layer' or scope='row'"
             )
         refit = build_refit(found["refit"])
-        if refit.every_round and (method.needs == "training" or method.revives):
+        if refit.when != "last" and (method.needs == "training" or method.revives):
             does = "lets pruned weights return" if method.revives else "trains the network in every round"
             raise PxframeError(
-                f"scorer {method.name!r} {does}; refit {refit.name!r} can follow the last round only: leave out "
-                f"'every_round'"
+                f"scorer {method.name!r} {does}; refit {refit.name!r} can follow the last round only: leave out 'when'"
             )
         granularity = build_granularity(found["granularity"])
         return cls(
@@ -155,6 +154,11 @@ class Plan:
     def kept(self, entries: Mapping[str, Tensor], number: int, held: Held) -> int:
         """How many entries are kept after round ``number``, those held not counted."""
         return round(self.density(number) * (sum(e.numel() for e in entries.values()) - sum(held.counts.values())))
+
+    def refits(self, number: int) -> bool:
+        """Whether the network takes other values after round ``number``."""
+        last = number == self.rounds
+        return not last if self.refit.when == "between" else last or self.refit.when == "every"
 
     def checks(self, number: int, revives: bool) -> bool:
         """Whether to look after round ``number`` if the network has collapsed.

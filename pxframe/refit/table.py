@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, near
-from pxframe.base.options import check_options, positive, whole_number
+from pxframe.base.options import check_options, one_of, positive, whole_number
 from pxframe.engine.reading import kept
 from pxframe.refit.fan_in import reinit, rescale
 from pxframe.refit.norms import batch_statistics
@@ -18,6 +18,11 @@ from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
 
 Tensors = Mapping[str, Tensor]
+
+#: ``"last"``: after the last round, for training to start from. ``"every"``: after each round, so that the next one
+#: scores the refitted network. ``"between"``: after each round but the last; it helps to choose the mask, and training
+#: starts from the model's own weights.
+WHEN = ("last", "every", "between")
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class Refit:
     name: ClassVar[str] = "keep"
     #: Whether it reads the batches; the data must then be there.
     reads: ClassVar[bool] = False
-    #: Whether it follows every round, so that the next one scores the refitted network; else the last one alone.
-    every_round = False
+    #: After which rounds, one of :data:`WHEN`.
+    when = "last"
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
         """The parameters and buffers to replace, by name.
@@ -73,13 +78,16 @@ class BatchNorm(Refit):
     """Measures the statistics of batch norm anew on the batches. Weights stay as they are.
 
     Args:
-        every_round: see :class:`Refit`.
+        when: one of :data:`WHEN`.
     """
 
-    every_round: bool = False
+    when: str = "last"
 
     name: ClassVar[str] = "bn"
     reads: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        one_of("refit 'bn'", "when", self.when, WHEN)
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
         return batch_statistics(net, data, _pruned(net, tensors))
@@ -93,23 +101,24 @@ class OBS(Refit):
         damping: relative to the mean of the diagonal of each layer's Hessian.
         steps: of conjugate gradients in each layer, at most.
         sequential: a layer's inputs come from the pruned layers before it, else from the dense network.
-        every_round: see :class:`Refit`. The outputs to come close to are then those of the round before.
+        when: one of :data:`WHEN`. After the first round, the outputs to come close to are those of the round before.
     """
 
     damping: float = 0.01
     steps: int = 100
     sequential: bool = True
-    every_round: bool = False
+    when: str = "last"
 
     name: ClassVar[str] = "obs"
     reads: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        one_of("refit 'obs'", "when", self.when, WHEN)
         positive("refit 'obs'", "damping", self.damping)
         whole_number("refit 'obs'", "steps", self.steps)
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
-        options = {key: value for key, value in asdict(self).items() if key != "every_round"}
+        options = {key: value for key, value in asdict(self).items() if key != "when"}
         pruned = _pruned(net, tensors)
         weights = least_squares(net, data, pruned, held, **options)
         return {**weights, **batch_statistics(net, data, {**pruned, **weights})}

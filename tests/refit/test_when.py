@@ -42,11 +42,15 @@ def test_the_next_round_scores_the_refitted_network(model, batches, scorer, refi
     masks, state = one_by_one(model, batches, scorer, refit)
     asked = dict(scorer=scorer, sparsity=SPARSITY, rounds=ROUNDS, exclude="7.*")
     once = pxframe.prune(model, batches, **asked, refit=refit)
-    ticket = pxframe.prune(model, batches, **asked, refit=dict(type=refit, every_round=True))
+    ticket = pxframe.prune(model, batches, **asked, refit=dict(type=refit, when="every"))
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
-    assert ticket.meta["refit"]["every_round"] is True
+    assert ticket.meta["refit"]["when"] == "every"
+    between = pxframe.prune(model, batches, **asked, refit=dict(type=refit, when="between"))
+    assert not between.start
+    assert between.meta["fingerprint"] == ticket.meta["fingerprint"] == once.meta["fingerprint"]
     for name, mask in masks.items():
         assert torch.equal(ticket.masks[name], mask), name
+        assert torch.equal(between.masks[name], mask), name
     ticket.rewind(model)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, state[name], rtol=1e-6, atol=1e-8, msg=name)
@@ -74,7 +78,7 @@ def test_rows_that_are_excluded_keep_their_weights(model, batches):
         sparsity=0.5,
         rounds=3,
         exclude=["attention.in_proj_weight[q]"],
-        refit=dict(type="obs", every_round=True),
+        refit=dict(type="obs", when="every"),
     )
     assert torch.equal(ticket.start["attention.in_proj_weight"][:4], attention.in_proj_weight[:4])
     assert not torch.equal(ticket.start["attention.in_proj_weight"][8:], attention.in_proj_weight[8:])
@@ -90,12 +94,19 @@ def test_a_scorer_that_writes_into_the_refitted_network_is_told(model, batches):
             return {name: weight.abs() for name, weight in net.weights.items()}
 
     with pytest.raises(PxframeError, match=r"round 2 of 3 wrote into 0\.weight in place"):
-        pxframe.prune(model, batches, scorer=Writes(), sparsity=SPARSITY, refit=dict(type="bn", every_round=True))
+        pxframe.prune(model, batches, scorer=Writes(), sparsity=SPARSITY, refit=dict(type="bn", when="every"))
 
 
 @pytest.mark.parametrize(
     ("scorer", "why"), [("imp", "trains the network in every round"), ("force", "lets pruned weights return")]
 )
 def test_what_takes_no_refit_between_its_rounds(model, batches, scorer, why):
-    with pytest.raises(PxframeError, match=f"scorer '{scorer}' {why}.*leave out 'every_round'"):
-        pxframe.prune(model, batches, scorer=scorer, train=print, refit=dict(type="bn", every_round=True))
+    with pytest.raises(PxframeError, match=f"scorer '{scorer}' {why}.*leave out 'when'"):
+        pxframe.prune(model, batches, scorer=scorer, train=print, refit=dict(type="bn", when="every"))
+
+
+def test_an_unknown_time_is_refused(model, batches):
+    with pytest.raises(
+        PxframeError, match="refit 'bn': 'when' must be one of 'last', 'every', 'between'; got 'always'"
+    ):
+        pxframe.prune(model, batches, scorer="magnitude", refit=dict(type="bn", when="always"))
