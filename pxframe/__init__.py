@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pxframe.plugin.registry import backbones, build_backbone, scorers, tasks
     from pxframe.plugin.task import Task
     from pxframe.pruning.loop import prune, score
+    from pxframe.pruning.refitting import refit
     from pxframe.scoring.net import Net
     from pxframe.scoring.scorer import Scorer
     from pxframe.ticket.ticket import Ticket
@@ -44,6 +45,7 @@ _PLACES = {
     "load_checkpoint": "pxframe.plugin.checkpoint",
     "make_runner": "pxframe.training.make",
     "prune": "pxframe.pruning.loop",
+    "refit": "pxframe.pruning.refitting",
     "score": "pxframe.pruning.loop",
     "scorers": "pxframe.plugin.registry",
     "tasks": "pxframe.plugin.registry",
@@ -66,6 +68,7 @@ __all__ = [
     "load_checkpoint",
     "make_runner",
     "prune",
+    "refit",
     "score",
     "scorers",
     "tasks",

@@ -1,47 +1,17 @@
-"""The same as ``short.py`` at full length, for a GPU: all of CIFAR-10, images at their own size, long schedules.
+"""The tasks of ``short.py`` with three times the training, and the methods that its table and the rule ask for.
 
-python tools/transfer.py configs/real/long.py --device cuda
+``docs/which-px.md`` has the rule for the default reading of PX. About eight hours of a CPU core.
 """
 
-_base_ = ["short.py"]
+_base_ = ["../_base_/photographs.py"]
 
-_augmented = [
-    dict(type="torchvision.transforms.v2.RandomCrop", size=64, padding=8),
-    dict(type="torchvision.transforms.v2.RandomHorizontalFlip"),
-]
-
-tasks = dict(
-    cifar10=dict(data=dict(train=dict(samples=None)), epochs=40, batch_size=128, num_workers=8),
-    tiny_imagenet=dict(
-        data=dict(train=dict(transform=_augmented), test=dict(transform=[])),
-        epochs=100,
-        batch_size=128,
-        optimizer=dict(lr=0.1),
-        num_workers=8,
-    ),
-    camvid=dict(
-        data=dict(
-            train=dict(
-                pipeline=[
-                    dict(type="LoadImageFromFile"),
-                    dict(type="LoadAnnotations"),
-                    dict(type="RandomResize", scale=(480, 360), ratio_range=(0.5, 2.0), keep_ratio=True),
-                    dict(type="RandomCrop", crop_size=(240, 320), cat_max_ratio=0.75, ignore_index=11),
-                    dict(type="RandomFlip", prob=0.5),
-                    dict(type="PhotoMetricDistortion"),
-                    dict(type="PackSegInputs"),
-                ]
-            ),
-            test=dict(
-                pipeline=[
-                    dict(type="LoadImageFromFile"),
-                    dict(type="LoadAnnotations"),
-                    dict(type="PackSegInputs"),
-                ]
-            ),
-        ),
-        head=dict(dilations=(1, 6, 12, 18)),
-        epochs=150,
-        num_workers=8,
-    ),
+prune = dict(
+    scorer=[
+        *(dict(type="px", variant=name) for name in ("paper", "calibrated", "joint", "joint_calibrated")),
+        dict(type="magnitude"),
+        dict(type="cap"),
+        dict(type="cap", rounds=5, refit=dict(type="obs", when="between")),
+    ]
 )
+
+tasks = dict(cifar10=dict(epochs=6), tiny_imagenet=dict(epochs=6), camvid=dict(epochs=6))

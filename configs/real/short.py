@@ -22,6 +22,11 @@ prune = dict(
     scorer=[
         *_methods,
         *(dict(refit="obs", **method) for method in _methods),
-        *(dict(type=name, rounds=5, refit=dict(type="obs", when="between")) for name in ("cap", "magnitude")),
+        # the next round scores the network that a refit has repaired; training starts from the dense weights
+        *(
+            dict(type=name, rounds=5, refit=dict(type="obs", when="between"))
+            for name in ("cap", "magnitude", "fisher", "px")
+        ),
+        dict(type="ntk_trace", rounds=5, refit=dict(type="bn", when="between")),
     ]
 )

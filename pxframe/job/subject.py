@@ -17,6 +17,8 @@ from pxframe.job.stages import Say
 from pxframe.job.trainer import Trainer
 from pxframe.plugin.task import Task
 from pxframe.pruning.loop import Known, prune
+from pxframe.pruning.refitting import refit
+from pxframe.refits.table import build_refit
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.layers import describe
 from pxframe.ticket.ticket import Ticket
@@ -57,23 +59,36 @@ def prune_subject(job: Job, subject: Subject, prunings: Mapping[str, Pruning], s
         recipe = ticket_recipe(job, pruning, subject.config, arguments, weights)
         ticket = reuse(file, recipe, read_ticket, job.root, say, told=job.told)
         if ticket is None:
-            ticket = prune(
-                model.to(job.device),
-                batches,
-                pruning.scorer,
-                **arguments,
-                loss=subject.task.loss,
-                train=Trainer(job, subject.task, subject.backbone, folder=rounds, recipe=recipe, say=say),
-                seed=job.seed,
-                allow_collapse=True,
-                known=known,
-            )
+            kept = next((tickets[n] for n, p in prunings.items() if n in tickets and _is_kept(p, pruning)), None)
+            if kept is not None:
+                ticket = refit(model.to(job.device), kept, batches, pruning.settings["refit"], seed=job.seed)
+            else:
+                ticket = prune(
+                    model.to(job.device),
+                    batches,
+                    pruning.scorer,
+                    **arguments,
+                    loss=subject.task.loss,
+                    train=Trainer(job, subject.task, subject.backbone, folder=rounds, recipe=recipe, say=say),
+                    seed=job.seed,
+                    allow_collapse=True,
+                    known=known,
+                )
             ticket = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, ticket.start)
             ticket.save(file)
             shutil.rmtree(rounds, ignore_errors=True)
             say(f"prune: {describe(ticket)} -> {file}")
         tickets[name] = ticket
     return tickets
+
+
+def _is_kept(one: Pruning, other: Pruning) -> bool:
+    """Whether ``other`` is the same as ``one``, and then a refit."""
+    refitted = build_refit(other.settings.get("refit", "keep"))
+    if refitted.name == "keep" or refitted.when != "last" or one.settings.get("refit", "keep") != "keep":
+        return False
+    plain = [{k: v for k, v in p.settings.items() if k != "refit"} for p in (one, other)]
+    return one.scorer == other.scorer and plain[0] == plain[1]
 
 
 def ticket_recipe(

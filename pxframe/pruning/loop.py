@@ -16,12 +16,12 @@ from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
 from pxframe.pruning.checks import cause_of_zeros, check_outputs_first, check_scores, collapse, tied_at_zero
 from pxframe.pruning.granularity import Granularity
-from pxframe.pruning.plan import Held, Plan
+from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.rows import fused_rows, held_rows, whole
-from pxframe.refit.table import Refit
+from pxframe.refits.table import Refit
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Loss, Net, Train
 from pxframe.scoring.prunable import left_dense, prunable
@@ -127,7 +127,7 @@ def prune(
         refit: what is done to the network after the last round, and kept in the ticket's ``start``: ``"keep"`` (the
             default) nothing, ``"bn"`` measures the statistics of batch norm anew on ``batches``, ``"obs"`` also gives
             each layer the least-squares weights for its mask, ``"rescale"`` and ``"reinit"`` make up for the inputs
-            that are gone; or ``dict(type=..., **options)`` with the options of :mod:`pxframe.refit.table`. Of these,
+            that are gone; or ``dict(type=..., **options)`` with the options of :mod:`pxframe.refits.table`. Of these,
             ``when="every"`` refits after each round, so that the next one scores the refitted network, and
             ``when="between"`` does so for the choice of the mask alone.
         exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted; default: none. Of a
@@ -222,7 +222,7 @@ def _pruned(
                     masks=dict(net.masks),
                 )
                 if plan.refits(number):
-                    start |= _changed(method, plan, net, data, held, where)
+                    start |= _changed(method, plan, net, data, where)
                     net = net.at(start)
                 bar.advance(f"density {plan.density(number):.2%}")
     start = {} if plan.refit.when == "between" else start
@@ -247,13 +247,12 @@ def _pruned(
     return ticket
 
 
-def _changed(method: Scorer, plan: Plan, net: Net, data: Batches, held: Held, where: str) -> dict[str, Tensor]:
+def _changed(method: Scorer, plan: Plan, net: Net, data: Batches, where: str) -> dict[str, Tensor]:
     """What scorer and refit put in the place of the network's parameters and buffers after a round, by name."""
     with blaming(f"{where}, weights to start from"):
         start = dict(method.restart(net) or {})
-    unchanged = {name: plan.granularity.expand(rows, net.masks[name]) for name, rows in held.entries.items()}
     with blaming(f"refit {plan.refit.name!r}"):
-        return start | plan.refit.values(net, data, {**net.buffers, **net.parameters, **start}, unchanged)
+        return start | plan.refit.values(net, data, {**net.buffers, **net.parameters, **start}, net.held)
 
 
 def _shared(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) -> str | None:

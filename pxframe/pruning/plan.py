@@ -15,7 +15,7 @@ from pxframe.pruning.distribution import DISTRIBUTIONS, layer_counts
 from pxframe.pruning.granularity import Granularity, build_granularity
 from pxframe.pruning.schedule import SCHEDULES
 from pxframe.pruning.threshold import counts, global_masks, layer_masks, row_masks
-from pxframe.refit.table import Refit, build_refit
+from pxframe.refits.table import Refit, build_refit
 from pxframe.scoring.scorer import Scorer
 
 SCOPES = ("global", "layer", "row")

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 import pxframe
 from pxframe.ticket.ticket import Ticket
+from pxframe_plugins.snip import Snip
 from pxframe_tools import cli
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.2, 0.25)
@@ -70,3 +71,23 @@ def test_untrained_accuracies_are_those_of_the_rewound_backbone(finished):
     assert "zero_shot" not in rows["other", "magnitude-70.00"]
     line = f"untrained {expected['mask']:.2f}, refitted {expected['start']:.2f}"
     assert sum(line in text for text in printed.splitlines() if text.startswith("same, magnitude")) == 1
+
+
+def test_tickets_that_differ_in_their_refit_are_scored_once(tmp_path, monkeypatch):
+    config = tmp_path / "mine.py"
+    scorers = (
+        '["snip", dict(type="snip", refit="obs"), dict(type="snip", refit=dict(type="bn", when="every"), rounds=2)]'
+    )
+    text = CONFIG.replace('scorer="magnitude"', f"scorer={scorers}").replace('refit="obs", samples', "samples")
+    config.write_text(text.format(data=str(tmp_path / "data"), mean=SCALED[0], std=SCALED[1]))
+    scored = []
+    original = Snip.score
+    monkeypatch.setattr(Snip, "score", lambda self, net, batches: scored.append(1) or original(self, net, batches))
+    assert cli.main(["prune", str(config), "--work-dir", str(tmp_path / "work")]) == 0
+    assert len(scored) == 1 + 2
+    tickets = tmp_path / "work" / "seed-0" / "tickets"
+    plain, refitted = (Ticket.load(tickets / f"snip{which}-70.00.safetensors") for which in ("", "-refit=obs"))
+    assert not plain.start
+    assert refitted.start
+    assert refitted.meta["refit"]["type"] == "obs"
+    assert all(torch.equal(refitted.masks[name], mask) for name, mask in plain.masks.items())

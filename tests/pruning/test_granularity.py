@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.refit.fan_in import fan_in
+from pxframe.refits.fan_in import fan_in
 from pxframe.scoring.net import Net
 
 NET = dict(rounds=6, sparsity=0.5)

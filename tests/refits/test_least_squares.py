@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.refit.least_squares import LeastSquares
+from pxframe.refits.least_squares import LeastSquares
 
 
 def exact(inputs, targets, mask):

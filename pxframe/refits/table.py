@@ -11,9 +11,9 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError, near
 from pxframe.base.options import check_options, one_of, positive, whole_number
 from pxframe.engine.reading import kept
-from pxframe.refit.fan_in import reinit, rescale
-from pxframe.refit.norms import batch_statistics
-from pxframe.refit.obs import least_squares
+from pxframe.refits.fan_in import reinit, rescale
+from pxframe.refits.norms import batch_statistics
+from pxframe.refits.obs import least_squares
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pxframe.refit.least_squares import LeastSquares
+from pxframe.refits.least_squares import LeastSquares
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
 from pxframe.scoring.products import find_products
@@ -32,7 +32,7 @@ def least_squares(
     Args:
         tensors: parameters and buffers of the pruned network, by name; its weights are where the search starts.
         held: by name, bool tensors that are true where a weight must stay as it is. They cover whole rows.
-        damping, steps: see :meth:`pxframe.refit.least_squares.LeastSquares.solve`.
+        damping, steps: see :meth:`pxframe.refits.least_squares.LeastSquares.solve`.
         sequential: a layer's inputs come from the layers before it as they have been refitted, else from the dense
             network.
     """

@@ -10,7 +10,7 @@ from torch import nn
 from torchvision.ops import DeformConv2d
 
 import pxframe
-from pxframe.refit.fan_in import fan_in, reinit
+from pxframe.refits.fan_in import fan_in, reinit
 from pxframe.scoring.net import Net
 
 
