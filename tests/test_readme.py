@@ -47,9 +47,18 @@ def test_models_with_several_inputs_and_detectors_are_pruned_as_shown(monkeypatc
 
 def test_a_new_classifier_is_scored_and_masked_as_shown():
     names = {}
-    exec(blocks("python", METHODS)[1].replace("pxframe.prune(", "ticket = pxframe.prune("), names)
+    code = next(b for b in blocks("python", METHODS) if 'variant="official"' in b)
+    exec(code.replace("pxframe.prune(", "ticket = pxframe.prune("), names)
     assert names["ticket"].masks["linear.weight"].shape == (5, 64)
     assert names["ticket"].meta["options"]["variant"] == "official"
+
+
+def test_a_refit_follows_the_rounds_as_shown():
+    names = {}
+    exec(next(b for b in blocks("python", METHODS) if "pxframe.refit(" in b), names)
+    assert names["refitted"].start
+    assert not names["ticket"].start
+    assert names["ticket"].meta["refit"]["when"] == "between"
 
 
 def test_the_axes_of_pruning_give_what_they_say(monkeypatch):
