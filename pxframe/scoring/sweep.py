@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pxframe.base.devices import sent
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import divisible, split
 from pxframe.engine.forward import Forward
@@ -46,19 +44,18 @@ def sweep(
     runs = [
         [Forward(trace, tensors, inputs) for trace, inputs in zip(traces, batches, strict=True)] for tensors in networks
     ]
-    found = find_products(traces[0], net.masks) if traces else {}
-    products = {node: replace(product, index=sent(product.index, net.device)) for node, product in found.items()}
+    products = find_products(traces[0], net.masks, net.device) if traces else {}
     with torch.no_grad():
         for at, node in enumerate(traces[0].nodes if traces else ()):
             nodes = [trace.nodes[at] for trace in traces]
-            if node in products:
-                product = products[node]
+            product = products.pop(node, None)  # so that the index of a layer is gone when the next layer is reached
+            if product is not None:
                 sources: list[Any] = [own.args[node.args.index(product.source)] for own in nodes]
                 yield product, [[run.values[x] for run, x in zip(row, sources, strict=True)] for row in runs]
             for row in runs:
                 for run, own in zip(row, nodes, strict=True):
-                    if node in products:
-                        run.refresh(products[node].name)
+                    if product is not None:
+                        run.refresh(product.name)
                     run.step(own)
 
 
@@ -79,6 +76,6 @@ def pieces(net: Net, inputs: Any) -> list[Any]:
     number = divisible(inputs)
     if not number:
         return [inputs]
-    products = find_products(net.trace(net.one(inputs)), net.masks).values()
+    products = find_products(net.trace(net.one(inputs)), net.masks, net.device).values()
     sizes = [p.columns(torch.empty(p.source.meta["val"].shape, device="meta")).numel() for p in products]
     return split(inputs, max(1, min(number, _MOST // max(sizes, default=1))))
