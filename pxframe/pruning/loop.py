@@ -23,9 +23,11 @@ from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.rows import fused_rows, held_rows, whole
 from pxframe.refit.table import Refit
 from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Loss, Net, Train
+from pxframe.scoring.model import Loss
+from pxframe.scoring.net import Net
 from pxframe.scoring.prunable import left_dense, prunable
 from pxframe.scoring.scorer import Scorer
+from pxframe.scoring.trained import Train
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
