@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -16,6 +17,8 @@ from pxframe.refit.norms import batch_statistics
 from pxframe.refit.obs import least_squares
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
+
+_log = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]
 
@@ -68,13 +71,22 @@ class Reinit(Refit):
 
 @dataclass(frozen=True)
 class BatchNorm(Refit):
-    """Measures the statistics of batch norm anew on the batches. Weights stay as they are."""
+    """Measures the statistics of batch norm anew on the batches. Weights stay as they are.
+
+    It warns where that changes nothing, since no batch norm with running statistics was run.
+    """
 
     name: ClassVar[str] = "bn"
     reads: ClassVar[bool] = True
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
-        return batch_statistics(net, data, _pruned(net, tensors))
+        found = batch_statistics(net, data, _pruned(net, tensors))
+        if not found:
+            _log.warning(
+                "refit 'bn': the network ran no batch norm with running statistics, so nothing was changed; "
+                "refit='obs' gives its layers new weights"
+            )
+        return found
 
 
 @dataclass(frozen=True)
