@@ -17,6 +17,8 @@ _ENTRIES = 1 << 27
 _AT_ONCE = 1 << 20
 #: Added to a block's diagonal, relative to its largest entry: more than float64 loses, less than float32 is exact to.
 _RELATIVE = 1e-10
+#: Added to what is relative: without any gradient, all weights of a block go at no cost, the smallest first.
+_LEAST = 1e-100
 
 
 @dataclass
@@ -38,10 +40,11 @@ class CAP(pxframe.Scorer):
 
     Args:
         block: B. The last block of a layer may be smaller.
-        damping: lambda, in units of a squared gradient, above 0; the default is the paper's. Where the gradients of a
-            block span fewer dimensions than it has weights, lambda decides on the rest. On a small convolutional
-            network for digits, whose squared gradients of samples are 1e-4 on average, all of 1e-12 to 1e-6 kept the
-            accuracy within two points at 70 % sparsity, and 1e-4 did not. So small a number takes float64.
+        damping: gives lambda, above 0: relative to the mean squared gradient of each block's weights. Where the
+            gradients of a block span fewer dimensions than it has weights, lambda decides on the rest.
+        relative: False: lambda is ``damping`` itself, in units of a squared gradient. The paper takes
+            ``damping=1e-8, relative=False``. How much that is depends on the network and on how many samples a
+            gradient is the mean of. docs/methods.md compares them.
         gradients: ``"samples"`` takes those of single samples, or a number those of minibatches of so many, which
             are faster; the paper takes 4096 minibatches.
         update: True: training of the ticket starts from the kept weights as the removal of all others from the dense
@@ -52,7 +55,8 @@ class CAP(pxframe.Scorer):
     """
 
     block: int = 32
-    damping: float = 1e-8
+    damping: float = 0.01
+    relative: bool = True
     gradients: str | int = "samples"
     update: bool = True
 
@@ -67,8 +71,9 @@ class CAP(pxframe.Scorer):
                 f"cap: 'gradients' must be 'samples', or a whole number of at least 1, the size of a minibatch; got "
                 f"{self.gradients!r}"
             )
-        if not isinstance(self.update, bool):
-            raise pxframe.PxframeError(f"cap: 'update' must be True or False, got {self.update!r}")
+        for option in ("relative", "update"):
+            if not isinstance(getattr(self, option), bool):
+                raise pxframe.PxframeError(f"cap: {option!r} must be True or False, got {getattr(self, option)!r}")
 
     def score(self, net, batches):
         net.memory.setdefault("cap", (net.masks, batches))
@@ -94,7 +99,7 @@ class CAP(pxframe.Scorer):
                 layers = (net.weights[name].double(), ranked[name], masks[name])
                 split = [self._cut(layer, piece).split(self._blocks(_AT_ONCE)) for layer in layers]
                 for part in zip(fisher.split(self._blocks(_AT_ONCE)), *split, strict=True):
-                    damped = self._damped(part[0])
+                    damped = self._damped(part[0], part[2])
                     sound = torch.linalg.cholesky_ex(damped).info.eq(0).all()
                     net.require(
                         sound, f"cap: gradients by {name} are not finite, or too large for the damping; raise it"
@@ -150,10 +155,13 @@ class CAP(pxframe.Scorer):
                         found = net.gradients([part])
                     yield {name: found[name].unsqueeze(0) for name in names}
 
-    def _damped(self, fisher):
+    def _damped(self, fisher, ranked):
         diagonal = fisher.diagonal(dim1=1, dim2=2)
+        damping = self.damping
+        if self.relative:  # the diagonal is zero where a weight is not ranked
+            damping = damping * diagonal.sum(1, keepdim=True) / ranked.sum(1, keepdim=True).clamp(min=1) + _LEAST
         damped = fisher.clone()
-        damped.diagonal(dim1=1, dim2=2).add_(self.damping + _RELATIVE * diagonal.amax(1, keepdim=True))
+        damped.diagonal(dim1=1, dim2=2).add_(damping + _RELATIVE * diagonal.amax(1, keepdim=True))
         return damped
 
 

@@ -144,7 +144,7 @@ def test_what_any_copy_requires_is_asked_for_once_in_every_round():
     for one, all_of_it in ((net, other), (other, net)):
         one.require(torch.tensor(True), "holds")
         one.require(torch.tensor(False), "does not hold")
-        with pytest.raises(pxframe.PxframeError, match="^does not hold$"):
+        with pytest.raises(pxframe.PxframeError, match=r"^does not hold$"):
             all_of_it.settle()
         one.settle()
 
