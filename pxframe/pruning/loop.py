@@ -179,6 +179,8 @@ def _pruned(
             fused = fused_rows(net, example, plan.exclude)
             net.held = held_rows(net.masks, fused, plan.exclude)
             held = plan.held(net.held)
+        with blaming(f"refit {plan.refit.name!r}"):
+            plan.refit.check(net, data)
         costs = costs_of(net, example, required=granularity.compute_aware)
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
             for number in range(1, plan.rounds + 1):

@@ -17,6 +17,7 @@ from pxframe.refit.norms import batch_statistics
 from pxframe.refit.obs import least_squares
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
+from pxframe.scoring.sweep import check_squares
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,9 @@ class Refit:
             held: by name, bool tensors that are true where a weight must stay as it is.
         """
         return {}
+
+    def check(self, net: Net, data: Batches) -> None:
+        """Refuse, before any round of scoring, a network that this refit cannot be done for."""
 
     def describe(self) -> dict[str, Any]:
         """Name and options, for the ticket's provenance."""
@@ -110,6 +114,9 @@ class OBS(Refit):
         positive("refit 'obs'", "damping", self.damping)
         whole_number("refit 'obs'", "steps", self.steps)
 
+    def check(self, net: Net, data: Batches) -> None:
+        check_squares(net, _first_inputs(data))
+
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
         options = asdict(self)
         pruned = _pruned(net, tensors)
@@ -140,6 +147,12 @@ def _pruned(net: Net, tensors: Tensors) -> dict[str, Tensor]:
     return {**tensors, **{n: tensors[n] * kept(mask, tensors[n].dtype) for n, mask in net.masks.items()}}
 
 
+def _first_inputs(data: Batches) -> Any:
+    first = data.first()
+    assert first is not None  # the core asks for data
+    return first[0]
+
+
 def _by_fan_in(
     function: Callable[[Net, Any, Tensors], dict[str, Tensor]],
     net: Net,
@@ -147,7 +160,5 @@ def _by_fan_in(
     tensors: Tensors,
     held: Tensors,
 ) -> dict[str, Tensor]:
-    first = data.first()
-    assert first is not None  # the core asks for data
-    found = function(net, first[0], {name: tensors[name] for name in net.masks})
+    found = function(net, _first_inputs(data), {name: tensors[name] for name in net.masks})
     return {n: w.where(~held[n], tensors[n]) if n in held else w for n, w in found.items()}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: How many numbers the columns of one layer may have at once.
 _MOST = 1 << 25
+#: How many numbers X X^T of one layer may have: 2 GiB in float64. Those who solve with it need several of the kind.
+_MOST_SQUARED = 1 << 28
 
 
 def sweep(
@@ -57,6 +59,25 @@ def sweep(
                     if product is not None:
                         run.refresh(product.name)
                     run.step(own)
+
+
+def check_squares(net: Net, inputs: Any) -> None:
+    """Refuse layers with so many inputs that X X^T, ``[groups, columns, columns]``, would take more than 2 GiB.
+
+    Args:
+        inputs: any batch; only its shape, dtype and device matter.
+
+    Raises:
+        PxframeError: names the first such layer and its size.
+    """
+    for product in find_products(net.trace(net.one(inputs)), net.masks, net.device).values():
+        groups, _, columns = product.shape
+        if groups * columns**2 > _MOST_SQUARED:
+            size, most = (8 * number / 1e9 for number in (groups * columns**2, _MOST_SQUARED))
+            raise PxframeError(
+                f"{product.name} has {columns:,} inputs: their Hessian would take {size:.1f} GB, more than the "
+                f"{most:.1f} GB allowed; exclude it (exclude={product.name!r}; prune.exclude in a config)"
+            )
 
 
 def layer_inputs(net: Net, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Product, Tensor]]:
