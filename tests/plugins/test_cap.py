@@ -99,13 +99,28 @@ def test_scores_are_those_of_explicit_inverses(size, share, of, relative):
         near(scores[name].flatten(), expected)
 
 
+def test_blocks_of_real_size_at_the_paper_s_damping():
+    """Gradients that span fewer dimensions than a block of 32, and weights that have gone before, in two blocks."""
+    torch.manual_seed(0)
+    rows = 1e-2 * torch.randn(2, 20, 32, dtype=torch.float64)
+    weights, ranked = 0.1 * torch.randn(2, 32, dtype=torch.float64), torch.rand(2, 32) < 0.8
+    weights[1, 3], ranked[1, 3] = 0.0, True
+    a = torch.stack([matrix(g * r, 1e-8) for g, r in zip(rows, ranked, strict=True)])
+    scores, info = cap._losses(a.clone(), weights, ranked, ranked)
+    assert not info.any()
+    for block in range(2):
+        left = ranked[block].nonzero().flatten()
+        near(scores[block, left], surgeon(a[block][left][:, left], weights[block, left]))
+        assert not scores[block, ~ranked[block]].any()
+
+
 def test_each_removal_of_six_is_the_best_there_is():
     """Against every single removal by least squares; the sum of the losses is that of removing all at once."""
     torch.manual_seed(0)
     rows, weights = torch.randn(5, 6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
     a = matrix(rows)
     kept = torch.ones(1, 6, dtype=torch.bool)
-    scores = cap._losses(a.unsqueeze(0), weights.unsqueeze(0), kept)[0]
+    scores = cap._losses(a.unsqueeze(0), weights.unsqueeze(0), kept, kept)[0][0]
     gone = []
     for _ in range(6):
         costs = {i: quadratic(a, weights, [*gone, i])[1] for i in range(6) if i not in gone}
@@ -124,7 +139,8 @@ def test_the_inverse_is_the_one_of_rank_one_updates():
     for g in rows:
         u = inverse @ g
         inverse = inverse - torch.outer(u, u) / (len(rows) + g @ u)
-    scores = cap._losses(matrix(rows, 1e-8).unsqueeze(0), weights.unsqueeze(0), torch.ones(1, 8, dtype=torch.bool))
+    kept = torch.ones(1, 8, dtype=torch.bool)
+    scores, _ = cap._losses(matrix(rows, 1e-8).unsqueeze(0), weights.unsqueeze(0), kept, kept)
     near(scores[0].min(), (weights**2 / (2 * inverse.diagonal())).min())
 
 
