@@ -218,7 +218,11 @@ class Net:
         return layer_inputs(self, batches)
 
     def sample_gradients(
-        self, batches: Iterable[tuple[Any, Any]], names: Iterable[str] | None = None, chunk: int | None = None
+        self,
+        batches: Iterable[tuple[Any, Any]],
+        names: Iterable[str] | None = None,
+        chunk: int | None = None,
+        rows: int | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """dL_n/d(theta m) of every single sample n, in eval mode, chunk by chunk: ``[samples, *shape]`` by name.
 
@@ -230,11 +234,13 @@ class Net:
             names: of the weights wanted; default: all prunable ones.
             chunk: samples at most in a chunk; default: 8, or fewer if their gradients would take more than 128 MB in
                 float32.
+            rows: the loss gives a vector of so many numbers for a sample. The gradient of each is taken, from one
+                forward pass: ``[samples, rows, *shape]``.
 
         Raises:
             PxframeError: model or loss fail on a batch, or a batch cannot be divided into samples; names the batch.
         """
-        return sample_gradients(self, batches, names, chunk)
+        return sample_gradients(self, batches, names, chunk, rows)
 
     def hessian_product(
         self, batch: tuple[Any, Any], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]
