@@ -13,10 +13,12 @@ from pxframe.scoring.samples import parts
 
 #: Numbers of the blocks' matrices that are in memory at a time; 1 GB in float64. More weights take more passes.
 _ENTRIES = 1 << 27
-#: The same of the blocks that are taken apart together: few enough for a processor's cache.
-_AT_ONCE = 1 << 20
+#: The same of the blocks that are taken apart together: 1 MB, which one core's cache holds through all removals.
+_AT_ONCE = 1 << 17
 #: Added to a block's diagonal, relative to its largest entry: more than float64 loses, less than float32 is exact to.
 _RELATIVE = 1e-10
+#: Added to what is relative: without any gradient, all weights of a block go at no cost, the smallest first.
+_LEAST = 1e-100
 
 
 @dataclass
@@ -38,10 +40,11 @@ class CAP(pxframe.Scorer):
 
     Args:
         block: B. The last block of a layer may be smaller.
-        damping: lambda, in units of a squared gradient, above 0; the default is the paper's. Where the gradients of a
-            block span fewer dimensions than it has weights, lambda decides on the rest. On a small convolutional
-            network for digits, whose squared gradients of samples are 1e-4 on average, all of 1e-12 to 1e-6 kept the
-            accuracy within two points at 70 % sparsity, and 1e-4 did not. So small a number takes float64.
+        damping: gives lambda, above 0: relative to the mean squared gradient of each block's weights. Where the
+            gradients of a block span fewer dimensions than it has weights, lambda decides on the rest.
+        relative: False: lambda is ``damping`` itself, in units of a squared gradient. The paper takes
+            ``damping=1e-8, relative=False``. How much that is depends on the network and on how many samples a
+            gradient is the mean of. docs/methods.md compares them.
         gradients: ``"samples"`` takes those of single samples, or a number those of minibatches of so many, which
             are faster; the paper takes 4096 minibatches.
         update: True: training of the ticket starts from the kept weights as the removal of all others from the dense
@@ -52,7 +55,8 @@ class CAP(pxframe.Scorer):
     """
 
     block: int = 32
-    damping: float = 1e-8
+    damping: float = 0.01
+    relative: bool = True
     gradients: str | int = "samples"
     update: bool = True
 
@@ -67,12 +71,13 @@ class CAP(pxframe.Scorer):
                 f"cap: 'gradients' must be 'samples', or a whole number of at least 1, the size of a minibatch; got "
                 f"{self.gradients!r}"
             )
-        if not isinstance(self.update, bool):
-            raise pxframe.PxframeError(f"cap: 'update' must be True or False, got {self.update!r}")
+        for option in ("relative", "update"):
+            if not isinstance(getattr(self, option), bool):
+                raise pxframe.PxframeError(f"cap: {option!r} must be True or False, got {getattr(self, option)!r}")
 
     def score(self, net, batches):
         net.memory.setdefault("cap", (net.masks, batches))
-        return self._each_block(net, batches, lambda a, weights, ranked, _: _losses(a, weights, ranked), net.masks)
+        return self._each_block(net, batches, _losses, net.masks)
 
     def restart(self, net):
         if not self.update:
@@ -85,7 +90,10 @@ class CAP(pxframe.Scorer):
         return new
 
     def _each_block(self, net, batches, function, masks):
-        """``function(A, weights, ranked, masks)`` of all blocks: ``[n, B, B]`` and ``[n, B]``; joined to layers."""
+        """``function(A, weights, ranked, masks)`` of all blocks: ``[n, B, B]`` and ``[n, B]``; joined to layers.
+
+        With its values ``[n, B]`` it gives torch's report on the Cholesky factors that it took, 0 where one is there.
+        """
         ranked = {n: mask & ~net.held[n] if n in net.held else mask for n, mask in net.masks.items()}
         found = {name: [] for name in net.weights}
         for pieces in self._groups(net):
@@ -94,12 +102,12 @@ class CAP(pxframe.Scorer):
                 layers = (net.weights[name].double(), ranked[name], masks[name])
                 split = [self._cut(layer, piece).split(self._blocks(_AT_ONCE)) for layer in layers]
                 for part in zip(fisher.split(self._blocks(_AT_ONCE)), *split, strict=True):
-                    damped = self._damped(part[0])
-                    sound = torch.linalg.cholesky_ex(damped).info.eq(0).all()
+                    values, info = function(self._damped(part[0], part[2]), *part[1:])
                     net.require(
-                        sound, f"cap: gradients by {name} are not finite, or too large for the damping; raise it"
+                        info.eq(0).all(),
+                        f"cap: gradients by {name} are not finite, or too large for the damping; raise it",
                     )
-                    found[name].append(function(damped, *part[1:]))
+                    found[name].append(values)
         return {
             name: torch.cat(found[name]).flatten()[: weight.numel()].view(weight.shape)
             for name, weight in net.weights.items()
@@ -150,42 +158,50 @@ class CAP(pxframe.Scorer):
                         found = net.gradients([part])
                     yield {name: found[name].unsqueeze(0) for name in names}
 
-    def _damped(self, fisher):
+    def _damped(self, fisher, ranked):
+        """A, in the memory of the mean of g g^T."""
         diagonal = fisher.diagonal(dim1=1, dim2=2)
-        damped = fisher.clone()
-        damped.diagonal(dim1=1, dim2=2).add_(self.damping + _RELATIVE * diagonal.amax(1, keepdim=True))
-        return damped
+        damping = self.damping
+        if self.relative:  # the diagonal is zero where a weight is not ranked
+            damping = damping * diagonal.sum(1, keepdim=True) / ranked.sum(1, keepdim=True).clamp(min=1) + _LEAST
+        diagonal.add_(damping + _RELATIVE * diagonal.amax(1, keepdim=True))
+        return fisher
 
 
-def _losses(a, weights, ranked):
-    """Losses added up to each removal, ``[n, B]``; 0 where ``ranked`` is false."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(a).L)
-    left, weights = ranked.clone(), weights * ranked
-    scores, total = torch.zeros_like(weights), weights.new_zeros(len(weights))
-    at = torch.arange(len(weights), device=weights.device)
-    for _ in range(weights.shape[1]):
-        losses = weights.square() / (2 * inverse.diagonal(dim1=1, dim2=2))
-        p = losses.masked_fill(~left, torch.inf).argmin(1)
-        goes = left[at, p]  # false in a block of which nothing is left
-        total = total + losses[at, p].where(goes, 0.0)
-        scores[at, p] = total.where(goes, scores[at, p])
-        column = inverse[at, :, p]
-        scaled = column / column[at, p].unsqueeze(1)
-        weights = weights - scaled * weights[at, p].unsqueeze(1)
-        inverse.baddbmm_(column.unsqueeze(2), scaled.unsqueeze(1), alpha=-1)
-        inverse[at, p, p] = 1.0  # what has gone divides by 1 from here on
-        left[at, p] = False
-    return scores
+def _losses(a, weights, ranked, _):
+    """Losses added up to each removal, ``[n, B]``; 0 where ``ranked`` is false, where ``a`` has only its diagonal."""
+    factor, info = torch.linalg.cholesky_ex(a)
+    inverse = torch.cholesky_inverse(factor).mT.contiguous()
+    count, size = weights.shape
+    rows, first = inverse.view(-1, size), torch.arange(0, count * size, size, device=a.device)
+    diagonal = inverse.diagonal(dim1=1, dim2=2)
+    # Zeros that have only their diagonal go first: they cost nothing and change nothing.
+    weights, gone = weights * ranked, torch.zeros_like(ranked)
+    order, losses = [], []
+    for _ in range(size):
+        loss, at = weights.square().div_(diagonal).masked_fill_(gone, torch.inf).min(1)
+        order.append(at)
+        losses.append(loss)
+        column = rows.index_select(0, first + at)  # the same as the row, which lies in one piece
+        at = at.unsqueeze(1)
+        scaled = column / column.gather(1, at)
+        weights.addcmul_(scaled, weights.gather(1, at), value=-1)
+        inverse.addcmul_(column.unsqueeze(2), scaled.unsqueeze(1), value=-1)
+        gone.scatter_(1, at, True)
+    sums = torch.stack(losses, 1).cumsum(1).div_(2)
+    return torch.empty_like(sums).scatter_(1, torch.stack(order, 1), sums), info
 
 
 def _updated(a, weights, ranked, masks):
     """The weights that ``masks`` keep, ``[n, B]``: the least of (w' - w)^T A (w' - w) with w' zero at the others."""
     kept = (ranked & masks).double()
     gone = (ranked & ~masks).double()
-    inner = a * kept.unsqueeze(1) * kept.unsqueeze(2) + torch.diag_embed(1 - kept)
     right = kept * (a @ (weights * gone).unsqueeze(2)).squeeze(2)
-    change = torch.cholesky_solve(right.unsqueeze(2), torch.linalg.cholesky_ex(inner).L).squeeze(2)
-    return kept * (weights + change)
+    inner = a.mul_(kept.unsqueeze(1)).mul_(kept.unsqueeze(2))  # every block is looked at once
+    inner.diagonal(dim1=1, dim2=2).add_(1 - kept)
+    factor, info = torch.linalg.cholesky_ex(inner)
+    change = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+    return kept * (weights + change), info
 
 
 @pxframe.hookimpl

@@ -8,6 +8,7 @@ import pxframe
 from pxframe.base.devices import sent
 from pxframe.base.inputs import first, leaves, samples
 from pxframe.base.options import whole_number
+from pxframe.scoring.samples import rows_at_once
 
 
 @dataclass
@@ -19,7 +20,9 @@ class NTKTrace(pxframe.Scorer):
     which need no gradient of single samples and outputs; ``ntk_sap`` estimates how it depends on the mask.
 
     The model runs in eval mode. All floating-point outputs count. Labels are not read. Scores have the shape and dtype
-    of their weight. The time is that of a forward and backward pass for each sample, and each output or probe.
+    of their weight. The time is that of a forward pass for each sample, and a backward pass for each sample and each
+    output or probe. Of a network with more than four million prunable weights, or one that cannot take many samples
+    together, the forward pass is repeated, too, so that the memory stays bounded.
 
     Args:
         probes: at least 1. With K outputs for each sample, K at most ``probes``, the sum over k is taken exactly. With
@@ -42,26 +45,32 @@ class NTKTrace(pxframe.Scorer):
 
     def score(self, net, batches):
         total = {name: torch.zeros_like(weight) for name, weight in net.weights.items()}
-        along = net.with_(loss=_product)
+        along = net.with_(loss=_products)
         for inputs, _ in batches:
-            for direction, share in self._directions(net, inputs):
-                for gradients in along.sample_gradients([(inputs, direction)]):
+            for directions, share in self._directions(net, inputs):
+                rows = directions.shape[1]
+                for gradients in along.sample_gradients([(inputs, directions)], rows=rows):
                     for name, gradient in gradients.items():
-                        total[name] += (gradient * net.weights[name]).square_().sum(0).mul_(share)
+                        total[name] += (gradient * net.weights[name]).square_().sum((0, 1)).mul_(share)
         return total
 
     def _directions(self, net, inputs):
-        """Vectors ``[N, K]`` in the space of outputs, and the weight of each: every unit vector, or random signs."""
+        """Vectors ``[N, rows, K]`` in the space of outputs, and the weight of each.
+
+        They are every unit vector, or random signs, as many at once as memory allows.
+        """
         number = samples(inputs)
         with net.evaluating(), torch.no_grad():
             outputs = _outputs(net(first(inputs)))
-        for k in range(min(self.probes, len(outputs))):
-            if len(outputs) <= self.probes:
-                direction = outputs.new_zeros(number, len(outputs))
-                direction[:, k] = 1
-                yield direction, 1.0
+        exact = len(outputs) <= self.probes
+        rows = rows_at_once(net, min(self.probes, len(outputs)), number * len(outputs))
+        for k in range(0, min(self.probes, len(outputs)), rows):
+            if exact:
+                units = torch.eye(len(outputs), dtype=outputs.dtype, device=outputs.device)[k : k + rows]
+                yield units.expand(number, -1, -1), 1.0
             else:
-                signs = torch.randint(2, (number, len(outputs)), generator=net.generator, dtype=torch.int8)
+                shape = (min(rows, self.probes - k), number, len(outputs))
+                signs = torch.randint(2, shape, generator=net.generator, dtype=torch.int8).transpose(0, 1)
                 yield sent(signs, net.device).to(outputs.dtype).mul_(2).sub_(1), 1 / self.probes
 
 
@@ -73,8 +82,9 @@ def _outputs(output):
     return torch.cat(parts)
 
 
-def _product(output, direction):
-    return (_outputs(output) * direction.flatten()).sum()
+def _products(output, directions):
+    """The products with the directions ``[1, rows, K]`` of one sample, ``[rows]``."""
+    return (_outputs(output) * directions.flatten(0, 1)).sum(1)
 
 
 @pxframe.hookimpl

@@ -9,7 +9,7 @@ import torch
 import pxframe
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.options import positive, whole_number
-from pxframe.scoring.sweep import pieces, sweep
+from pxframe.scoring.sweep import check_squares, pieces, sweep
 
 
 @dataclass
@@ -27,6 +27,10 @@ class SparseGPT(pxframe.Scorer):
     Args:
         block: columns that choose their mask together.
         damping: relative to the mean of the diagonal of H, added to it.
+
+    Raises:
+        PxframeError: an option is out of its range; H of a layer would take more than 2 GiB; or the inputs of a layer
+            cannot be read, or differ between two uses of its weight.
     """
 
     block: int = 128
@@ -42,6 +46,9 @@ class SparseGPT(pxframe.Scorer):
         positive(self.name, "damping", self.damping)
 
     def score(self, net, batches):
+        for given, _ in batches:
+            check_squares(net, given)
+            break
         pruned = {**net.buffers, **net.parameters, **net.masked()}
         pruned |= {name: w * net.masks[name] for name, w in net.memory.get(self.name, {}).items()}
         scores = {name: torch.zeros_like(w, dtype=torch.float64).flatten() for name, w in net.weights.items()}

@@ -50,7 +50,8 @@ class Wanda(pxframe.Scorer):
             raise PxframeError(f"the inputs of {some(missing)} cannot be read; exclude it")
         weights = net.masked()
         scores = {name: torch.zeros_like(weight.flatten(), dtype=torch.float64) for name, weight in weights.items()}
-        for product, squares in sums.values():
+        for key in list(sums):
+            product, squares = sums.pop(key)  # its index goes with it
             size = weights[product.name].flatten()[product.index].double().abs()
             if self.relative:
                 size = _share(size, -1) + _share(size, -2)

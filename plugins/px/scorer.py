@@ -7,7 +7,6 @@ from pxframe.base.inputs import samples, split
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, squared_input
 from pxframe.engine.reading import Reading
-from pxframe.scoring.net import FACTORS
 from pxframe.scoring.paths import (
     active_paths,
     at_once,
@@ -17,6 +16,7 @@ from pxframe.scoring.paths import (
     open_paths,
 )
 from pxframe.scoring.saliencies import contract, gathered_saliencies, scaled_saliencies, summed
+from pxframe.scoring.traces import FACTORS
 from pxframe_plugins.px.official import official_scores
 
 VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "official")

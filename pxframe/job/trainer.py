@@ -18,7 +18,7 @@ from pxframe.training.run import train_between
 
 
 class Trainer:
-    """Trains with the runner of a task; it is passed to a scorer as :data:`pxframe.scoring.net.Train`.
+    """Trains with the runner of a task; it is passed to a scorer as :data:`pxframe.scoring.trained.Train`.
 
     The result of each training is kept in a file, so that a job that was stopped need not train again.
 

@@ -23,9 +23,11 @@ from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.rows import fused_rows, held_rows, whole
 from pxframe.refits.table import Refit
 from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Loss, Net, Train
+from pxframe.scoring.model import Loss
+from pxframe.scoring.net import Net
 from pxframe.scoring.prunable import left_dense, prunable
 from pxframe.scoring.scorer import Scorer
+from pxframe.scoring.trained import Train
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
@@ -180,6 +182,8 @@ def _pruned(
             fused = fused_rows(net, example, plan.exclude)
             net.held = held_rows(net.masks, fused, plan.exclude)
             held = plan.held(net.held)
+        with blaming(f"refit {plan.refit.name!r}"):
+            plan.refit.check(net, data)
         costs = costs_of(net, example, required=granularity.compute_aware)
         given = net
         with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:

@@ -66,5 +66,6 @@ def _refitted(model: nn.Module, ticket: Ticket, batches: Iterable[Any], refit: R
             held = held_rows(net.masks, fused_rows(net, None if first is None else first[0], patterns), patterns)
         start = {name: value.to(device) for name, value in ticket.start.items()}
         with blaming(f"refit {refit.name!r}"):
+            refit.check(net, data)
             values = refit.values(net, data, {**net.buffers, **net.parameters, **start}, held)
     return Ticket(ticket.masks, {**ticket.meta, "refit": refit.describe()}, {**start, **values})

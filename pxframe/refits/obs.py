@@ -43,9 +43,10 @@ def least_squares(
     networks = [dense, pruned] if sequential else [dense]
     found = {}
     for product, values in sweep(net, batches, networks):
-        name, index = product.name, product.index
+        name = product.name
         if name in again:
             continue
+        index = product.index
         problem = LeastSquares(dense[name].flatten()[index])
         for given in zip(*values, strict=True):
             columns = [product.columns(value) for value in given]
@@ -64,6 +65,6 @@ def least_squares(
 def _used_again(net: Net, batches: list) -> set[str]:
     """Names of the weights that some entry of takes part in more than one product."""
     uses: Counter[str] = Counter()
-    for product in find_products(net.trace(batches[0]), net.masks).values() if batches else ():
-        uses[product.name] += product.index.numel()
+    for product in find_products(net.trace(batches[0]), net.masks, net.device).values() if batches else ():
+        uses[product.name] += product.shape.numel()
     return {name for name, number in uses.items() if number > net.weights[name].numel()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -16,6 +17,9 @@ from pxframe.refits.norms import batch_statistics
 from pxframe.refits.obs import least_squares
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
+from pxframe.scoring.sweep import check_squares
+
+_log = logging.getLogger(__name__)
 
 Tensors = Mapping[str, Tensor]
 
@@ -45,6 +49,9 @@ class Refit:
             held: by name, bool tensors that are true where a weight must stay as it is.
         """
         return {}
+
+    def check(self, net: Net, data: Batches) -> None:
+        """Refuse, before any round of scoring, a network that this refit cannot be done for."""
 
     def describe(self) -> dict[str, Any]:
         """Name and options, for the ticket's provenance."""
@@ -77,6 +84,8 @@ class Reinit(Refit):
 class BatchNorm(Refit):
     """Measures the statistics of batch norm anew on the batches. Weights stay as they are.
 
+    It warns where that changes nothing, since no batch norm with running statistics was run.
+
     Args:
         when: one of :data:`WHEN`.
     """
@@ -90,7 +99,13 @@ class BatchNorm(Refit):
         one_of("refit 'bn'", "when", self.when, WHEN)
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
-        return batch_statistics(net, data, _pruned(net, tensors))
+        found = batch_statistics(net, data, _pruned(net, tensors))
+        if not found:
+            _log.warning(
+                "refit 'bn': the network ran no batch norm with running statistics, so nothing was changed; "
+                "refit='obs' gives its layers new weights"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -116,6 +131,9 @@ class OBS(Refit):
         one_of("refit 'obs'", "when", self.when, WHEN)
         positive("refit 'obs'", "damping", self.damping)
         whole_number("refit 'obs'", "steps", self.steps)
+
+    def check(self, net: Net, data: Batches) -> None:
+        check_squares(net, _first_inputs(data))
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
         options = {key: value for key, value in asdict(self).items() if key != "when"}
@@ -147,6 +165,12 @@ def _pruned(net: Net, tensors: Tensors) -> dict[str, Tensor]:
     return {**tensors, **{n: tensors[n] * kept(mask, tensors[n].dtype) for n, mask in net.masks.items()}}
 
 
+def _first_inputs(data: Batches) -> Any:
+    first = data.first()
+    assert first is not None  # the core asks for data
+    return first[0]
+
+
 def _by_fan_in(
     function: Callable[[Net, Any, Tensors], dict[str, Tensor]],
     net: Net,
@@ -154,7 +178,5 @@ def _by_fan_in(
     tensors: Tensors,
     held: Tensors,
 ) -> dict[str, Tensor]:
-    first = data.first()
-    assert first is not None  # the core asks for data
-    found = function(net, first[0], {name: tensors[name] for name in net.masks})
+    found = function(net, _first_inputs(data), {name: tensors[name] for name in net.masks})
     return {n: w.where(~held[n], tensors[n]) if n in held else w for n, w in found.items()}

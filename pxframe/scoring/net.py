@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pxframe.base.errors import PxframeError, some, within
-from pxframe.base.inputs import arguments, divisible, first, is_cut, mapped, signature
+from pxframe.base.errors import PxframeError, some
+from pxframe.base.inputs import arguments, first, is_cut, mapped
 from pxframe.base.measuring import measuring
-from pxframe.base.threads import repeatable
-from pxframe.base.undisturbed import evaluating, seeded, undisturbed
+from pxframe.base.undisturbed import evaluating, undisturbed
 from pxframe.engine.graph import Trace
 from pxframe.engine.reading import kept, widest
-from pxframe.engine.sharing import sharing
-from pxframe.engine.trace import trace_model
-from pxframe.scoring.batches import Batches
+from pxframe.scoring.gradients import gradients, hessian_product
 from pxframe.scoring.model import Loss, explained_loss, explaining_forward, refuse_wrapped
 from pxframe.scoring.products import Product
+from pxframe.scoring.requirements import Requirements
 from pxframe.scoring.samples import sample_gradients
 from pxframe.scoring.sweep import layer_inputs
-from pxframe.ticket.ticket import Ticket
-
-#: Whether a factor (an attention weight, a gate) only multiplies the paths, or shares their score.
-Factors = Literal["shared", "recorded"]
-FACTORS = get_args(Factors)
-#: ``train(model, ticket, start=0, stop=None)`` trains ``model`` in place with what the ticket prunes kept at zero, from
-#: optimizer step ``start`` up to step ``stop`` of its schedule (None: to its end), the same way every time.
-Train = Callable[..., None]
+from pxframe.scoring.traces import Factors, Traces
+from pxframe.scoring.trained import Train, trained
+from pxframe.scoring.written import Written, changed
 
 
 class Net:
@@ -77,7 +70,7 @@ class Net:
             {n: b.detach().clone() for n, b in model.named_buffers()},
             masks,
         )
-        self._traces: dict[Any, Trace] = {}
+        self._traces = Traces(model)
         self.masks = masks
         self.loss: Loss = explained_loss(loss)
         self.generator = generator or torch.Generator().manual_seed(0)
@@ -86,7 +79,7 @@ class Net:
         self.cache: dict[Any, Any] = {}
         self.together: dict[Any, bool] = {}
         self._train = train
-        self._required: list[tuple[Tensor, str]] = []
+        self._requirements = Requirements()
         self._density: float | None = None
         self._quotas: Mapping[str, int] | None = None
         self.pattern: tuple[int, int] | None = None
@@ -94,7 +87,7 @@ class Net:
 
     def _hold(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], weights: Iterable[str]) -> None:
         self._parameters, self._buffers = parameters, buffers
-        self._versions = [t._version for t in (*parameters.values(), *buffers.values())]
+        self._written = Written({**parameters, **buffers})
         self.weights: Mapping[str, Tensor] = MappingProxyType({name: parameters[name] for name in weights})
 
     @property
@@ -126,7 +119,7 @@ class Net:
     @masks.setter
     def masks(self, masks: Mapping[str, Tensor]) -> None:
         self._masks = MappingProxyType({name: mask.clone() for name, mask in masks.items()})
-        self._mask_versions = [mask._version for mask in self._masks.values()]
+        self._masks_written = Written({f"the mask of {name}": mask for name, mask in self._masks.items()})
 
     def with_(self, *, loss: Loss | None = None, masks: Mapping[str, Tensor] | None = None) -> Net:
         """The same network with another loss or other masks.
@@ -190,15 +183,11 @@ class Net:
         Raises:
             PxframeError: names the tensor.
         """
-        tensors = {**self._parameters, **self._buffers}
-        touched = [name for (name, t), v in zip(tensors.items(), self._versions, strict=True) if t._version != v]
-        for (name, mask), version in zip(self._masks.items(), self._mask_versions, strict=True):
-            if mask._version != version:
-                touched.append(f"the mask of {name}")
+        touched = self._written.names() + self._masks_written.names()
         if exact and not touched:
             own = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
-            left = tensors.keys() - self._changed
-            touched = [name for name, tensor in tensors.items() if name in left and not _same(tensor, own[name])]
+            held = {**self._parameters, **self._buffers}
+            touched = changed({name: tensor for name, tensor in held.items() if name not in self._changed}, own)
         if touched:
             raise PxframeError(
                 f"{where} wrote into {some(touched)} in place; a scorer must work on copies (tensor.clone()). "
@@ -240,22 +229,7 @@ class Net:
         Raises:
             PxframeError: model or loss fail on a batch; names the batch.
         """
-        base = self.masked() if weights is None else weights
-        leaves = {n: w.detach().requires_grad_() for n, w in base.items()}
-        total = {n: torch.zeros_like(w) for n, w in leaves.items()}
-        with torch.enable_grad():
-            for number, (inputs, targets) in enumerate(batches):
-                # A scorer that hands over single batches numbers them itself.
-                with within(f"batch {number}") if isinstance(batches, Batches) else nullcontext():
-                    loss = self.loss(self(inputs, leaves), targets)
-                if loss.ndim:
-                    raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
-                with repeatable(divisible(inputs) or 1):
-                    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-                for name, gradient in zip(leaves, found, strict=True):
-                    if gradient is not None:
-                        total[name] += gradient
-        return total
+        return gradients(self, batches, weights)
 
     def layer_inputs(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Product, Tensor]]:
         """The inputs of each layer of the masked network in eval mode, for one part of the data after the other.
@@ -269,7 +243,11 @@ class Net:
         return layer_inputs(self, batches)
 
     def sample_gradients(
-        self, batches: Iterable[tuple[Any, Any]], names: Iterable[str] | None = None, chunk: int | None = None
+        self,
+        batches: Iterable[tuple[Any, Any]],
+        names: Iterable[str] | None = None,
+        chunk: int | None = None,
+        rows: int | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """dL_n/d(theta m) of every single sample n, in eval mode, chunk by chunk: ``[samples, *shape]`` by name.
 
@@ -281,42 +259,30 @@ class Net:
             names: of the weights wanted; default: all prunable ones.
             chunk: samples at most in a chunk; default: 8, or fewer if their gradients would take more than 128 MB in
                 float32.
+            rows: the loss gives a vector of so many numbers for a sample. The gradient of each is taken, from one
+                forward pass: ``[samples, rows, *shape]``.
 
         Raises:
             PxframeError: model or loss fail on a batch, or a batch cannot be divided into samples; names the batch.
         """
-        return sample_gradients(self, batches, names, chunk)
+        return sample_gradients(self, batches, names, chunk, rows)
 
     def hessian_product(
         self, batch: tuple[Any, Any], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """H v of one batch's loss at ``weights``: d<dL/dw, v>/dw with v constant, by name; zero where unused."""
-        inputs, targets = batch
-        leaves = {n: w.detach().requires_grad_() for n, w in weights.items()}
-        ends = list(leaves.values())
-        with torch.enable_grad():
-            loss = self.loss(self(inputs, leaves), targets)
-            first = torch.autograd.grad(loss, ends, create_graph=True, materialize_grads=True)
-            bent = {n: g for n, g in zip(leaves, first, strict=True) if g.requires_grad}
-            along = [vector[n] for n in bent]
-            found = torch.autograd.grad(list(bent.values()), ends, along, materialize_grads=True)
-        return dict(zip(leaves, found, strict=True))
+        return hessian_product(self, batch, weights, vector)
 
     def require(self, condition: Tensor, message: str) -> None:
         """Raise ``message`` after this round of scoring unless ``condition`` (a bool on the device) holds.
 
         Asking at once would make the host wait for the device in the middle of a round.
         """
-        self._required.append((condition, message))
+        self._requirements.add(condition, message)
 
     def settle(self) -> None:
         """Raise the first message whose condition did not hold; asks the device once."""
-        required, self._required = self._required, []
-        if required:
-            held = torch.stack([condition for condition, _ in required]).tolist()
-            for (_, message), holds in zip(required, held, strict=True):
-                if not holds:
-                    raise PxframeError(message)
+        self._requirements.settle()
 
     def trained(
         self, state: Mapping[str, Tensor] | None = None, start: int = 0, stop: int | None = None
@@ -331,25 +297,7 @@ class Net:
             PxframeError: training let pruned weights move away from zero.
         """
         assert self._train is not None  # the core asks for it where a scorer needs training
-        with torch.no_grad(), undisturbed(self._model):  # a tensor with a gradient history could not be copied
-            model = copy.deepcopy(self._model)
-        model.load_state_dict({**model.state_dict(), **(state or {})})
-        ticket = Ticket(self.masks)
-        ticket.apply(model)
-        with seeded(self.generator.initial_seed(), self.device):
-            self._train(model, ticket, start=start, stop=stop)
-        found = {n: t.detach().to(self.device, copy=True) for n, t in model.state_dict().items()}
-        gone = [n for n in self.masks if n not in found]
-        if gone:
-            raise PxframeError(f"the model that 'train' leaves has no {some(gone)} any more; exclude it")
-        # One question to the device for all layers; NaN differs from zero too.
-        grown = torch.stack([((found[n] != 0) & ~mask).any() for n, mask in self.masks.items()]).tolist()
-        moved = [n for n, has_grown in zip(self.masks, grown, strict=True) if has_grown]
-        if moved:
-            raise PxframeError(
-                f"'train' let pruned weights of {some(moved)} grow back; call ticket.guard(optimizer, model)"
-            )
-        return found
+        return trained(self._model, self._train, self.masks, state, start, stop, self.generator.initial_seed())
 
     def one(self, inputs: Any) -> Any:
         """The first sample of a batch, for methods that trace the model.
@@ -367,14 +315,4 @@ class Net:
         Args:
             factors: ``"shared"``: what only makes a factor has path values too (see :mod:`pxframe.engine.sharing`).
         """
-        key = (signature(inputs), factors)
-        if key not in self._traces:
-            if factors == "shared":
-                self._traces[key] = sharing(self.trace(inputs))
-            else:
-                self._traces[key] = trace_model(self._model, inputs)
-        return self._traces[key]
-
-
-def _same(held: Tensor, own: Tensor) -> bool:
-    return torch.equal(held, own) or (held.is_floating_point() and torch.allclose(held, own, 0, 0, equal_nan=True))
+        return self._traces.of(inputs, factors)

@@ -24,8 +24,9 @@ from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Made, Reading, kept, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Exponent, Scaled, add
-from pxframe.scoring.net import Factors, Net
+from pxframe.scoring.net import Net
 from pxframe.scoring.saliencies import contract
+from pxframe.scoring.traces import Factors
 
 Pool = Literal["sum", "max"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from pxframe.base.devices import sent
 from pxframe.engine.graph import Trace
 from pxframe.engine.rules.table import PRODUCTS, is_transposed, operation
 
@@ -19,24 +21,38 @@ from pxframe.engine.rules.table import PRODUCTS, is_transposed, operation
 class Product:
     """One multiplication by a weight, as W [groups, rows, columns] times X [groups, columns, positions].
 
+    A weight that is split before it is used, as in an attention over two inputs, has a product for each part.
+
     Attributes:
         name: the weight's.
-        index: int64 ``[groups, rows, columns]``: where in the flattened weight each entry of W lies. A weight that is
-            split before it is used, as in an attention over two inputs, has a product for each part.
         source: the node of the layer's input.
+        shape: of W: groups, rows, columns.
         columns: makes X from the value of that node. X may be a view of it.
+        make_index: makes ``index``.
     """
 
     name: str
-    index: Tensor
     source: fx.Node
+    shape: torch.Size
     columns: Callable[[Tensor], Tensor]
+    make_index: Callable[[], Tensor]
+
+    @cached_property
+    def index(self) -> Tensor:
+        """int64 ``[groups, rows, columns]``: where in the flattened weight each entry of W lies.
+
+        It takes 8 bytes a weight, so it is made when it is first read, and lives as long as this product.
+        """
+        return self.make_index()
 
 
-def find_products(trace: Trace, names: Container[str]) -> dict[fx.Node, Product]:
+def find_products(trace: Trace, names: Container[str], device: torch.device) -> dict[fx.Node, Product]:
     """The nodes that multiply by one of the named weights, as it is or as a part or another layout of it.
 
     Left out are deformable convolutions, whose columns depend on offsets, and weights that are computed before use.
+
+    Args:
+        device: where an index is to be.
     """
     found = {}
     for node in trace.nodes:
@@ -45,20 +61,28 @@ def find_products(trace: Trace, names: Container[str]) -> dict[fx.Node, Product]
             continue
         weight, other = PRODUCTS[kind]
         for at, carried in ((weight, other), (other, weight)):
-            used = node.args[at]
-            if isinstance(used, fx.Node) and trace.moved.get(used) in names and node.args[carried] in trace.active:
+            used, source = node.args[at], node.args[carried]
+            if isinstance(used, fx.Node) and trace.moved.get(used) in names and source in trace.active:
                 read = _convolution if kind == "convolution" else _matrix_product
-                matrix = read(node, _positions(used, trace), at > carried, kind)
+                matrix = read(node, used, at > carried, trace)
                 if matrix is not None:
-                    found[node] = Product(trace.moved[used], matrix[0], node.args[carried], matrix[1])  # type: ignore[arg-type]
+                    arrange, columns = matrix
+                    shape = arrange(torch.empty(used.meta["val"].shape, device="meta")).shape
+                    make_index = partial(_index, used, trace, arrange, device)
+                    found[node] = Product(trace.moved[used], source, shape, columns, make_index)  # type: ignore[arg-type]
                 break
     return found
 
 
-Matrix = tuple[Tensor, Callable[[Tensor], Tensor]]
+#: From the weight as it is used to W, and from the value of its source to X.
+Matrix = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
-def _positions(node: fx.Node, trace: Trace) -> Any:
+def _index(used: fx.Node, trace: Trace, arrange: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
+    return sent(arrange(_positions(used, trace)).long(), device)
+
+
+def _positions(node: fx.Node, trace: Trace) -> Tensor:
     """Where in the flattened parameter each entry of a node lies that is a part or another layout of it."""
     if node in trace.tensors:
         shape = node.meta["val"].shape
@@ -68,36 +92,51 @@ def _positions(node: fx.Node, trace: Trace) -> Any:
     return node.target(_positions(source, trace), *node.args[1:], **node.kwargs)  # type: ignore[operator]
 
 
-def _matrix_product(node: fx.Node, positions: Tensor, on_right: bool, kind: str) -> Matrix | None:
-    index = positions.long()
-    if kind != "linear" and on_right:  # x @ w, w [..., in, out]
-        index = index.mT
-    if index.ndim > 3 or index.ndim < 2:
+def _matrix_product(node: fx.Node, used: fx.Node, on_right: bool, trace: Trace) -> Matrix | None:
+    shape = used.meta["val"].shape
+    turned = operation(node) != "linear" and on_right  # x @ w, w [..., in, out]
+    if len(shape) not in (2, 3):
         return None
-    if index.ndim == 3 and (len(index) == 1 or bool((index == index[:1]).all())):  # the same weight for each sample
-        index = index[0]
-    if index.ndim == 3:  # a matrix for each entry of the batch dimension
-        return index, lambda x: x.mT if on_right else x
+    if len(shape) == 3 and not _is_repeated(used, trace):  # a matrix for each entry of the batch dimension
+        return lambda w: w.mT if turned else w, lambda x: x.mT if on_right else x
+
+    def arrange(weight: Tensor) -> Tensor:
+        weight = weight if weight.ndim == 2 else weight[0]
+        return (weight.mT if turned else weight)[None]
+
     if on_right:
-        return index[None], lambda x: x.reshape(-1, x.shape[-1]).mT[None]
-    return index[None], lambda x: x.movedim(-2, 0).reshape(1, x.shape[-2], -1)
+        return arrange, lambda x: x.reshape(-1, x.shape[-1]).mT[None]
+    return arrange, lambda x: x.movedim(-2, 0).reshape(1, x.shape[-2], -1)
 
 
-def _convolution(node: fx.Node, positions: Tensor, on_right: bool, kind: str) -> Matrix | None:
+def _is_repeated(used: fx.Node, trace: Trace) -> bool:
+    """Whether each entry of the batch dimension is multiplied by the same weight. Only its positions tell."""
+    if len(used.meta["val"]) == 1:
+        return True
+    positions = _positions(used, trace)
+    return bool((positions == positions[:1]).all())
+
+
+def _convolution(node: fx.Node, used: fx.Node, on_right: bool, trace: Trace) -> Matrix | None:
     geometry: Any = node.args[3:9]
     stride, padding, dilation, _, output_padding, groups = geometry
-    kernel = positions.shape[2:]
-    index = positions.long().view(groups, -1, *positions.shape[1:])  # [groups, out, in, *kernel]
+    kernel = used.meta["val"].shape[2:]
+    transposed = is_transposed(node)
     stride, padding, dilation, output_padding = (
         _each(value, len(kernel)) for value in (stride, padding, dilation, output_padding)
     )
     pads = [(p, p) for p in padding]
     spread = [1] * len(kernel)
-    if is_transposed(node):  # a plain convolution over the inputs set apart by the stride, with the kernel turned
-        index = index.transpose(1, 2).flip(tuple(range(3, index.ndim)))
+    if transposed:  # a plain convolution over the inputs set apart by the stride, with the kernel turned
         before = [d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True)]
         pads = [(b, b + o) for b, o in zip(before, output_padding, strict=True)]
         stride, spread = spread, stride
+
+    def arrange(weight: Tensor) -> Tensor:
+        weight = weight.reshape(groups, -1, *weight.shape[1:])  # [groups, out, in, *kernel]
+        if transposed:
+            weight = weight.transpose(1, 2).flip(tuple(range(3, weight.ndim)))
+        return weight.flatten(2)
 
     def columns(x: Tensor) -> Tensor:
         x = _spread(x, spread)
@@ -109,7 +148,7 @@ def _convolution(node: fx.Node, positions: Tensor, on_right: bool, kind: str) ->
         order = [1, 2, *range(3 + n, 3 + 2 * n), 0, *range(3, 3 + n)]
         return x.permute(order).reshape(groups, -1, prod([x.shape[0], *x.shape[3 : 3 + n]]))
 
-    return index.flatten(2), columns
+    return arrange, columns
 
 
 def _each(value: Any, dims: int) -> list[int]:

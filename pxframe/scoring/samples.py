@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad, jacrev, vmap
 
 from pxframe.base.errors import PxframeError, within
 from pxframe.base.inputs import filled, is_cut, leaves, samples, signature, split
 from pxframe.base.threads import repeatable
 from pxframe.engine.unfused import math_attention
+from pxframe.scoring.model import Loss
 
 if TYPE_CHECKING:
     from pxframe.scoring.net import Net
@@ -34,21 +36,36 @@ _ROUNDING = 1e-3
 
 
 def sample_gradients(
-    net: Net, batches: Iterable[tuple[Any, Any]], names: Iterable[str] | None = None, chunk: int | None = None
+    net: Net,
+    batches: Iterable[tuple[Any, Any]],
+    names: Iterable[str] | None = None,
+    chunk: int | None = None,
+    rows: int | None = None,
 ) -> Iterator[Gradients]:
     """See :meth:`pxframe.scoring.net.Net.sample_gradients`."""
     weights = net.masked()
     names = list(weights) if names is None else list(names)
-    size = chunk or max(1, min(_CHUNK, _ENTRIES // max(1, sum(weights[name].numel() for name in names))))
+    entries = sum(weights[name].numel() for name in names) * (rows or 1)
+    size = chunk or max(1, min(_CHUNK, _ENTRIES // max(1, entries)))
     for number, (inputs, targets) in enumerate(batches):
         with within(f"batch {number}"):
             for part in parts(inputs, targets, size):
-                together = None if size == 1 else _together(net, weights, names, *part)
+                together = None if size == 1 else _together(net, weights, names, rows, *part)
                 if together is not None:
                     yield together
                     continue
                 for one in parts(*part, 1):
-                    yield {name: gradient.unsqueeze(0) for name, gradient in _alone(net, weights, names, one).items()}
+                    yield {n: gradient.unsqueeze(0) for n, gradient in _alone(net, weights, names, rows, one).items()}
+
+
+def rows_at_once(net: Net, rows: int, size: int) -> int:
+    """How many of ``rows`` gradients of every sample to take at once, without fewer samples in a chunk for that.
+
+    Args:
+        size: numbers in a batch's targets for each row.
+    """
+    weights = sum(weight.numel() for weight in net.weights.values())
+    return max(1, min(rows, _ENTRIES // max(1, _CHUNK * weights, size)))
 
 
 def parts(inputs: Any, targets: Any, size: int) -> list[tuple[Any, Any]]:
@@ -72,14 +89,21 @@ def parts(inputs: Any, targets: Any, size: int) -> list[tuple[Any, Any]]:
     return list(zip(split(inputs, size), wanted, strict=True))
 
 
-def _alone(net: Net, weights: Gradients, names: list[str], batch: tuple[Any, Any]) -> Gradients:
-    """The gradient of one sample, by plain autograd."""
+def _alone(net: Net, weights: Gradients, names: list[str], rows: int | None, batch: tuple[Any, Any]) -> Gradients:
+    """The gradient of one sample, by plain autograd; of every row, one after the other."""
+    losses = [net.loss] if rows is None else [partial(_row, net.loss, row) for row in range(rows)]
     with net.evaluating():
-        found = net.gradients([batch], weights)
-    return {name: found[name] for name in names}
+        found = [net.with_(loss=loss).gradients([batch], weights) for loss in losses]
+    return {name: found[0][name] if rows is None else torch.stack([g[name] for g in found]) for name in names}
 
 
-def _together(net: Net, weights: Gradients, names: list[str], inputs: Any, targets: Any) -> Gradients | None:
+def _row(loss: Loss, row: int, output: Any, target: Any) -> Tensor:
+    return loss(output, target)[row]
+
+
+def _together(
+    net: Net, weights: Gradients, names: list[str], rows: int | None, inputs: Any, targets: Any
+) -> Gradients | None:
     """The gradients of all samples, ``[samples, *shape]`` each; None where that cannot be done."""
     first = parts(inputs, targets, 1)[0]
     kind = net.loss, signature(first)
@@ -87,18 +111,20 @@ def _together(net: Net, weights: Gradients, names: list[str], inputs: Any, targe
     if known is False:
         return None
     try:
-        found = _vectorised(net, weights, names, inputs, targets)
+        found = _vectorised(net, weights, names, rows, inputs, targets)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # of any model; if it fails at all, a sample alone says why
         net.together[kind] = False
         return None
     if known is None:
-        net.together[kind] = _agree(found, _alone(net, weights, names, first))
+        net.together[kind] = _agree(found, _alone(net, weights, names, rows, first))
     return found if net.together[kind] else None
 
 
-def _vectorised(net: Net, weights: Gradients, names: list[str], inputs: Any, targets: Any) -> Gradients:
+def _vectorised(
+    net: Net, weights: Gradients, names: list[str], rows: int | None, inputs: Any, targets: Any
+) -> Gradients:
     given, wanted = leaves(inputs), leaves(targets)
 
     def loss(values: Gradients, x: list[Tensor], y: list[Tensor]) -> Tensor:
@@ -108,7 +134,7 @@ def _vectorised(net: Net, weights: Gradients, names: list[str], inputs: Any, tar
     with net.evaluating(), math_attention(), torch.enable_grad(), repeatable(len(given[0])), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")  # it is as slow as one after the other
         # Numbers drawn in ``forward`` are refused: a sample alone would draw others.
-        together = vmap(grad(loss), in_dims=(None, 0, 0), randomness="error")
+        together = vmap((jacrev if rows else grad)(loss), in_dims=(None, 0, 0), randomness="error")
         found = together({name: weights[name] for name in names}, given, wanted)
     return {name: gradient.detach() for name, gradient in found.items()}
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pxframe.base.devices import sent
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import divisible, split
 from pxframe.engine.forward import Forward
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
 
 #: How many numbers the columns of one layer may have at once.
 _MOST = 1 << 25
+#: How many numbers X X^T of one layer may have: 2 GiB in float64. Those who solve with it need several of the kind.
+_MOST_SQUARED = 1 << 28
 
 
 def sweep(
@@ -46,20 +46,38 @@ def sweep(
     runs = [
         [Forward(trace, tensors, inputs) for trace, inputs in zip(traces, batches, strict=True)] for tensors in networks
     ]
-    found = find_products(traces[0], net.masks) if traces else {}
-    products = {node: replace(product, index=sent(product.index, net.device)) for node, product in found.items()}
+    products = find_products(traces[0], net.masks, net.device) if traces else {}
     with torch.no_grad():
         for at, node in enumerate(traces[0].nodes if traces else ()):
             nodes = [trace.nodes[at] for trace in traces]
-            if node in products:
-                product = products[node]
+            product = products.pop(node, None)  # so that the index of a layer is gone when the next layer is reached
+            if product is not None:
                 sources: list[Any] = [own.args[node.args.index(product.source)] for own in nodes]
                 yield product, [[run.values[x] for run, x in zip(row, sources, strict=True)] for row in runs]
             for row in runs:
                 for run, own in zip(row, nodes, strict=True):
-                    if node in products:
-                        run.refresh(products[node].name)
+                    if product is not None:
+                        run.refresh(product.name)
                     run.step(own)
+
+
+def check_squares(net: Net, inputs: Any) -> None:
+    """Refuse layers with so many inputs that X X^T, ``[groups, columns, columns]``, would take more than 2 GiB.
+
+    Args:
+        inputs: any batch; only its shape, dtype and device matter.
+
+    Raises:
+        PxframeError: names the first such layer and its size.
+    """
+    for product in find_products(net.trace(net.one(inputs)), net.masks, net.device).values():
+        groups, _, columns = product.shape
+        if groups * columns**2 > _MOST_SQUARED:
+            size, most = (8 * number / 1e9 for number in (groups * columns**2, _MOST_SQUARED))
+            raise PxframeError(
+                f"{product.name} has {columns:,} inputs: their Hessian would take {size:.1f} GB, more than the "
+                f"{most:.1f} GB allowed; exclude it (exclude={product.name!r}; prune.exclude in a config)"
+            )
 
 
 def layer_inputs(net: Net, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Product, Tensor]]:
@@ -79,6 +97,6 @@ def pieces(net: Net, inputs: Any) -> list[Any]:
     number = divisible(inputs)
     if not number:
         return [inputs]
-    products = find_products(net.trace(net.one(inputs)), net.masks).values()
+    products = find_products(net.trace(net.one(inputs)), net.masks, net.device).values()
     sizes = [p.columns(torch.empty(p.source.meta["val"].shape, device="meta")).numel() for p in products]
     return split(inputs, max(1, min(number, _MOST // max(sizes, default=1))))

@@ -49,8 +49,9 @@ def blocks(count, size):
     return [list(range(start, min(start + size, count))) for start in range(0, count, size)]
 
 
-def matrix(rows, damping=DAMPING):
-    return rows.T @ rows / len(rows) + damping * torch.eye(rows.shape[1], dtype=torch.float64)
+def matrix(rows, damping=DAMPING, relative=False):
+    scale = rows.square().mean() if relative else 1.0
+    return rows.T @ rows / len(rows) + damping * scale * torch.eye(rows.shape[1], dtype=torch.float64)
 
 
 def surgeon(a, weights):
@@ -82,18 +83,35 @@ def near(found, expected, tolerance=1e-6):
 @pytest.mark.parametrize("size", [4, 6, 100])
 @pytest.mark.parametrize("share", [1.0, 0.7])
 @pytest.mark.parametrize("of", ["samples", 2])
-def test_scores_are_those_of_explicit_inverses(size, share, of):
+@pytest.mark.parametrize("relative", [True, False])
+def test_scores_are_those_of_explicit_inverses(size, share, of, relative):
     model, batches = network(), data()
     masks = masks_of(model, share)
-    scores = pxframe.score(model, batches, "cap", masks=masks, block=size, damping=DAMPING, gradients=of)
+    options = dict(block=size, damping=DAMPING, relative=relative, gradients=of)
+    scores = pxframe.score(model, batches, "cap", masks=masks, **options)
     found = gradients(model, masks, batches, 1 if of == "samples" else of)
     for name, rows in found.items():
         kept, weights = masks[name].flatten(), model.get_parameter(name).detach().flatten()
         expected = torch.zeros(len(kept), dtype=torch.float64)
         for block in blocks(len(kept), size):
             left = [i for i in block if kept[i]]
-            expected[left] = surgeon(matrix(rows[:, left]), weights[left])
+            expected[left] = surgeon(matrix(rows[:, left], DAMPING, relative), weights[left])
         near(scores[name].flatten(), expected)
+
+
+def test_blocks_of_real_size_at_the_paper_s_damping():
+    """Gradients that span fewer dimensions than a block of 32, and weights that have gone before, in two blocks."""
+    torch.manual_seed(0)
+    rows = 1e-2 * torch.randn(2, 20, 32, dtype=torch.float64)
+    weights, ranked = 0.1 * torch.randn(2, 32, dtype=torch.float64), torch.rand(2, 32) < 0.8
+    weights[1, 3], ranked[1, 3] = 0.0, True
+    a = torch.stack([matrix(g * r, 1e-8) for g, r in zip(rows, ranked, strict=True)])
+    scores, info = cap._losses(a.clone(), weights, ranked, ranked)
+    assert not info.any()
+    for block in range(2):
+        left = ranked[block].nonzero().flatten()
+        near(scores[block, left], surgeon(a[block][left][:, left], weights[block, left]))
+        assert not scores[block, ~ranked[block]].any()
 
 
 def test_each_removal_of_six_is_the_best_there_is():
@@ -102,7 +120,7 @@ def test_each_removal_of_six_is_the_best_there_is():
     rows, weights = torch.randn(5, 6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
     a = matrix(rows)
     kept = torch.ones(1, 6, dtype=torch.bool)
-    scores = cap._losses(a.unsqueeze(0), weights.unsqueeze(0), kept)[0]
+    scores = cap._losses(a.unsqueeze(0), weights.unsqueeze(0), kept, kept)[0][0]
     gone = []
     for _ in range(6):
         costs = {i: quadratic(a, weights, [*gone, i])[1] for i in range(6) if i not in gone}
@@ -121,7 +139,8 @@ def test_the_inverse_is_the_one_of_rank_one_updates():
     for g in rows:
         u = inverse @ g
         inverse = inverse - torch.outer(u, u) / (len(rows) + g @ u)
-    scores = cap._losses(matrix(rows, 1e-8).unsqueeze(0), weights.unsqueeze(0), torch.ones(1, 8, dtype=torch.bool))
+    kept = torch.ones(1, 8, dtype=torch.bool)
+    scores, _ = cap._losses(matrix(rows, 1e-8).unsqueeze(0), weights.unsqueeze(0), kept, kept)
     near(scores[0].min(), (weights**2 / (2 * inverse.diagonal())).min())
 
 
@@ -129,7 +148,7 @@ def test_the_inverse_is_the_one_of_rank_one_updates():
 def test_the_ticket_starts_from_the_surgeon_s_weights(rounds):
     model, batches = network(), data()
     ones = masks_of(model, 2.0)
-    settings = dict(sparsity=0.6, rounds=rounds, block=6, damping=DAMPING)
+    settings = dict(sparsity=0.6, rounds=rounds, block=6, damping=DAMPING, relative=False)
     ticket = pxframe.prune(model, batches, "cap", **settings)
     found = gradients(model, ones, batches, 1)
     for name, rows in found.items():
@@ -163,13 +182,31 @@ def test_what_is_held_is_neither_ranked_nor_changed():
     held = torch.zeros(3, 3, dtype=torch.bool)
     held[1] = True
     net.held = {"5.weight": held}
-    scorer = build("scorer", dict(type="cap", block=9, damping=DAMPING))
+    scorer = build("scorer", dict(type="cap", block=9, damping=DAMPING, relative=False))
     scores = scorer.score(net, batches)["5.weight"]
     left = (~held).flatten().nonzero().flatten()
     rows = gradients(model, net.masks, batches, 1)["5.weight"][:, left]
     near(scores.flatten()[left], surgeon(matrix(rows), model[5].weight.detach().flatten()[left]))
     net.masks = {**net.masks, "5.weight": held | (torch.arange(9).view(3, 3) == 0)}
     assert torch.equal(scorer.restart(net)["5.weight"][1], model[5].weight[1])
+
+
+def test_the_unit_of_the_loss_does_not_choose():
+    """Gradients a million times smaller: an absolute lambda would outweigh them, and choose by magnitude."""
+    model, batches = network(), data()
+    plain, small = (
+        pxframe.score(model, batches, "cap", block=6, loss=lambda y, t, unit=unit: unit * F.cross_entropy(y, t))
+        for unit in (1.0, 1e-6)
+    )
+    for name, scores in plain.items():
+        torch.testing.assert_close(small[name], 1e-12 * scores, rtol=1e-6, atol=0)
+
+
+def test_without_gradients_the_smallest_go_first_at_no_cost():
+    model = nn.Linear(4, 3).double()
+    scores = pxframe.score(model, [(torch.zeros(2, 4).double(), torch.arange(2))], "cap", block=12)["weight"]
+    assert scores.max() < 1e-90
+    assert torch.equal(scores.flatten().argsort(), model.weight.detach().abs().flatten().argsort())
 
 
 def test_the_model_stays_and_float32_gives_nearly_the_same():
@@ -192,6 +229,7 @@ def test_the_model_stays_and_float32_gives_nearly_the_same():
         ({"gradients": "batches"}, "'gradients' must be 'samples', or a whole number of at least 1"),
         ({"gradients": True}, "'gradients' must be 'samples', or a whole number of at least 1"),
         ({"update": 1}, "'update' must be True or False"),
+        ({"relative": 0.1}, "'relative' must be True or False"),
     ],
 )
 def test_mistakes_cost_one_line(options, words):

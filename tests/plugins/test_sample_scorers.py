@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 import pxframe
+from pxframe.scoring import samples
 
 
 def small():
@@ -142,6 +143,45 @@ def test_ntk_trace_is_of_the_exact_jacobian(probes):
     masks = masks_of(model)
     found = pxframe.score(model.train(), [(x, None) for x, _ in batches], "ntk_trace", masks=masks, probes=probes)
     equal(found, exact(model, batches, masks))
+
+
+class Seen(nn.Module):
+    """Counts its forward passes; ``asking``: no two samples can go through it together."""
+
+    def __init__(self, inner, asking):
+        super().__init__()
+        self.inner, self.asking = inner, asking
+
+    def forward(self, x):
+        SEEN.append(len(x))
+        return self.inner(x) if not self.asking or float(x.detach().sum()) < 1e9 else -x
+
+
+SEEN = []
+
+
+@pytest.mark.parametrize("probes", [16, 2])
+def test_one_forward_pass_serves_all_outputs(probes, monkeypatch):
+    """As many as fit into memory; what is drawn does not depend on that."""
+    model, batches = Seen(small(), asking=False), data()
+    number, passes, found = min(probes, 3), [], []
+    weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    for entries in (samples._ENTRIES, samples._CHUNK * weights):
+        monkeypatch.setattr(samples, "_ENTRIES", entries)
+        SEEN.clear()
+        found.append(pxframe.score(model, batches, "ntk_trace", probes=probes))
+        passes.append(len(SEEN))
+    equal(*found)
+    # A batch each for the number of outputs, the passes of both batches, and a sample alone to compare with, by row.
+    assert passes == [2 + 2 + number, 2 + 2 * number + 1]
+    if number == 3:
+        equal(found[0], {f"inner.{n}": s for n, s in exact(small(), batches, masks_of(small(), 2.0)).items()})
+
+
+def test_samples_that_cannot_be_taken_together_are_taken_alone():
+    model, batches = Seen(small(), asking=True), data()
+    found = pxframe.score(model, batches, "ntk_trace")
+    equal(found, {f"inner.{n}": s for n, s in exact(small(), batches, masks_of(small(), 2.0)).items()})
 
 
 def test_probes_give_it_on_average():

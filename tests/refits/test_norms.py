@@ -87,6 +87,25 @@ def test_rewinding_puts_masks_and_statistics_in_place(model):
     assert torch.equal(model.first.running_mean, ticket.start["first.running_mean"])
 
 
+@pytest.mark.parametrize("norm", [nn.Identity(), nn.LayerNorm(5)])
+def test_a_network_without_statistics_is_told_of_in_one_line(norm, caplog):
+    network, x = nn.Sequential(nn.Linear(4, 5), norm, nn.Linear(5, 3)), torch.randn(6, 4)
+    ticket = refitted(network, [x])
+    assert not ticket.start
+    assert [record.getMessage() for record in caplog.records] == [
+        "refit 'bn': the network ran no batch norm with running statistics, so nothing was changed; refit='obs' gives "
+        "its layers new weights"
+    ]
+    caplog.clear()
+    assert set(refitted(network, [x], refit="obs").start) == set(ticket.masks)
+    assert not caplog.records
+
+
+def test_of_statistics_that_were_measured_nothing_is_said(model, caplog):
+    refitted(model, [torch.randn(4, 3, 6, 6).double()])
+    assert not caplog.records
+
+
 def test_a_batch_of_one_value_is_refused(model):
     with pytest.raises(pxframe.PxframeError, match="refit 'bn': batch 0: second gets a single value per channel"):
         refitted(model, [torch.randn(1, 3, 6, 6).double()])

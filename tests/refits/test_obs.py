@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import pxframe
+from pxframe.scoring import sweep
 
 #: So little damping that the solution is that of least squares.
 EXACT = {"type": "obs", "damping": 1e-11, "steps": 500}
@@ -128,3 +129,38 @@ def test_samples_of_two_sizes_are_refused_if_the_graph_is_another():
     batches = [(torch.randn(4, 2, 3), None), (torch.randn(4, 3, 3), None)]
     with pytest.raises(pxframe.PxframeError, match="give samples of one size"):
         pxframe.prune(Counted(), batches, "random", sparsity=0.5, refit="obs")
+
+
+class Untried(pxframe.Scorer):
+    name, needs = "untried", "nothing"
+
+    def score(self, net, batches):
+        raise AssertionError("scored")
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [(dict(scorer=Untried(), refit="obs"), "refit 'obs'"), (dict(scorer="sparsegpt"), "scorer 'sparsegpt', round 1")],
+    ids=["obs", "sparsegpt"],
+)
+def test_a_layer_of_too_many_inputs_is_refused_before_any_work(options, where, monkeypatch):
+    monkeypatch.setattr(sweep, "Forward", None)  # which any work on inputs takes
+    model, x = nn.Sequential(nn.Linear(3, 16385), nn.Linear(16385, 2)), torch.randn(2, 3)
+    text = (
+        rf"{where}.*: 1.weight has 16,385 inputs: their Hessian would take 2.1 GB, more than the 2.1 GB allowed; "
+        r"exclude it \(exclude='1.weight'; prune.exclude in a config\)"
+    )
+    with pytest.raises(pxframe.PxframeError, match=text):
+        pxframe.prune(model, [(x, None)], sparsity=0.5, **options)
+    monkeypatch.undo()
+    ticket = pxframe.prune(model, [(x, None)], "random", sparsity=0.5, refit="obs", exclude="1.weight")
+    assert set(ticket.start) == {"0.weight"}
+
+
+def test_groups_count_each_on_its_own(monkeypatch):
+    monkeypatch.setattr(sweep, "_MOST_SQUARED", 4 * 9**2)
+    model, x = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), torch.randn(3, 4, 5, 5)
+    pxframe.prune(model, [(x, None)], "random", sparsity=0.5, refit="obs")
+    monkeypatch.setattr(sweep, "_MOST_SQUARED", 4 * 9**2 - 1)
+    with pytest.raises(pxframe.PxframeError, match=r"0\.weight has 9 inputs"):
+        pxframe.prune(model, [(x, None)], "random", sparsity=0.5, refit="obs")

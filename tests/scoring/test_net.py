@@ -138,6 +138,17 @@ def test_with_takes_another_loss_or_masks_and_shares_the_rest():
     assert other.memory is net.memory
 
 
+def test_what_any_copy_requires_is_asked_for_once_in_every_round():
+    net = Net(small(), {"0.weight": torch.ones(8, 6, dtype=torch.bool)})
+    other = net.with_(loss=lambda o, t: o.sum())
+    for one, all_of_it in ((net, other), (other, net)):
+        one.require(torch.tensor(True), "holds")
+        one.require(torch.tensor(False), "does not hold")
+        with pytest.raises(pxframe.PxframeError, match=r"^does not hold$"):
+            all_of_it.settle()
+        one.settle()
+
+
 def test_what_scorers_remember_and_what_the_engine_keeps_are_apart():
     net = Net(small().eval(), {"0.weight": torch.ones(8, 6, dtype=torch.bool)})
     net.memory[("scales", 2)] = net.memory[("mantissas", 2)] = "mine"

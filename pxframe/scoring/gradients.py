@@ -1,0 +1,56 @@
+"""First and second derivatives of the loss of whole batches, by the weights; of single samples: ``samples``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pxframe.base.errors import PxframeError, within
+from pxframe.base.inputs import divisible
+from pxframe.base.threads import repeatable
+from pxframe.scoring.batches import Batches
+
+if TYPE_CHECKING:
+    from pxframe.scoring.net import Net
+
+
+def gradients(
+    net: Net, batches: Iterable[tuple[Any, Any]], weights: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """See :meth:`pxframe.scoring.net.Net.gradients`."""
+    base = net.masked() if weights is None else weights
+    leaves = {n: w.detach().requires_grad_() for n, w in base.items()}
+    total = {n: torch.zeros_like(w) for n, w in leaves.items()}
+    with torch.enable_grad():
+        for number, (inputs, targets) in enumerate(batches):
+            # A scorer that hands over single batches numbers them itself.
+            with within(f"batch {number}") if isinstance(batches, Batches) else nullcontext():
+                loss = net.loss(net(inputs, leaves), targets)
+            if loss.ndim:
+                raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
+            with repeatable(divisible(inputs) or 1):
+                found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            for name, gradient in zip(leaves, found, strict=True):
+                if gradient is not None:
+                    total[name] += gradient
+    return total
+
+
+def hessian_product(
+    net: Net, batch: tuple[Any, Any], weights: Mapping[str, Tensor], vector: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """See :meth:`pxframe.scoring.net.Net.hessian_product`."""
+    inputs, targets = batch
+    leaves = {n: w.detach().requires_grad_() for n, w in weights.items()}
+    ends = list(leaves.values())
+    with torch.enable_grad():
+        loss = net.loss(net(inputs, leaves), targets)
+        first = torch.autograd.grad(loss, ends, create_graph=True, materialize_grads=True)
+        bent = {n: g for n, g in zip(leaves, first, strict=True) if g.requires_grad}
+        along = [vector[n] for n in bent]
+        found = torch.autograd.grad(list(bent.values()), ends, along, materialize_grads=True)
+    return dict(zip(leaves, found, strict=True))
