@@ -14,6 +14,7 @@ from pxframe.job.made import digest
 from pxframe.plugin.registry import build, controls, default_scorer
 from pxframe.pruning.plan import PLAN_KEYS, Plan, split_settings
 from pxframe.pruning.rows import is_rows
+from pxframe.refits.table import build_refit
 from pxframe.ticket.ticket import Ticket
 
 #: Settings that a control copies from the ticket it is compared with; it keeps its own values for all others.
@@ -116,6 +117,8 @@ def _controls(names: Sequence[str] | None, settings: Mapping[str, Any], own: Map
         method = build("scorer", name)
         # A control with a sparsity of its own, like the dense network, is one for all: it shares what the job sets.
         ignored = {*method.defaults, *(own if "sparsity" in method.defaults else ())}
+        if build_refit(settings.get("refit", "keep")).when == "between":  # it chooses a mask, which a control does not
+            ignored.add("refit")
         given = {key: value for key, value in settings.items() if key in SHARED and key not in ignored}
         found.append(_pruning({"type": name}, {k: v for k, v in own.items() if k in given}, given, {}))
     return found

@@ -69,6 +69,19 @@ def test_a_control_that_the_config_lists_is_not_made_twice():
     ]
 
 
+def test_a_refit_that_chooses_a_mask_is_not_a_control_s():
+    found = prunings(
+        Prune(
+            scorer=[
+                dict(type="magnitude", rounds=3, refit=dict(type="bn", when="between")),
+                dict(type="lamp", refit="bn"),
+            ],
+            sparsity=0.5,
+        )
+    )
+    assert [name for name in found if name.startswith("random")] == ["random-50.00", "random-refit=bn-50.00"]
+
+
 def test_controls_may_be_chosen():
     assert list(prunings(Prune(scorer="magnitude", sparsity=0.9, controls=[]))) == ["magnitude-90.00"]
     assert list(prunings(Prune(scorer="magnitude", sparsity=0.9, controls=["snip"]))) == [
