@@ -1,0 +1,248 @@
+"""The report of a work folder: one web page, and beside it CSV, LaTeX and figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pxframe.base.errors import some
+from pxframe.base.files import replacing
+from pxframe.job.results import label, means
+from pxframe.plugin.task import Task
+from pxframe.report.compare import Answer, answers, lead, levels, percent
+from pxframe.report.embedded import colours, inline
+from pxframe.report.figures import layer_figure, methods, metric_figure, save
+from pxframe.report.found import Found, fell, missing_sentences, read
+from pxframe.report.pictures import galleries
+from pxframe.report.tables import csv_text, latex_text
+from pxframe.report.tickets import Profile, Tickets, read_tickets
+
+Row = Mapping[str, Any]
+
+#: Levels of sparsity that are shown by layer, cells of the tables below them, and lines of the list of ill tickets: a
+#: page of a thousand runs has to stay small.
+_MOST_LEVELS, _MOST_CELLS, _MOST_ILL = 4, 4000, 100
+
+
+def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
+    """Write the report of a job, finished or not, into its work folder.
+
+    ``report.html`` is whole in itself; ``results.csv`` has every run, ``results.tex`` the means, and ``results.svg``
+    and ``results.pdf`` the figure, where there is something to draw. The same results give the same files.
+
+    Args:
+        root: the work folder.
+        tasks: the job's tasks by name, where they are built already; they draw the pictures.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        PxframeError: there are no results, or they are damaged; or the folder cannot be written.
+    """
+    found = read(root)
+    compared = answers(found.rows)
+    figure = metric_figure(found.rows, _tasks(found.rows))
+    if figure is not None:
+        for suffix in (".svg", ".pdf"):
+            save(figure, root / f"results{suffix}")
+    texts = {
+        "results.csv": csv_text(found.rows),
+        "results.tex": latex_text(found.rows, compared),
+        "report.html": _page(found, compared, tasks),
+    }
+    for name, text in texts.items():
+        with replacing(root / name) as scratch:
+            scratch.write_text(text, encoding="utf-8")
+    return root / "report.html"
+
+
+def _page(found: Found, compared: Sequence[Answer], tasks: Mapping[str, Task] | None) -> str:
+    tickets = read_tickets(found)
+    environment = Environment(
+        loader=PackageLoader("pxframe.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": _number, "label": label}
+    source = environment.loader
+    assert source is not None
+    parts = {name: Markup(source.get_source(environment, file)[0]) for name, file in _PARTS.items()}
+    page: str = environment.get_template("report.html").render(
+        **parts,
+        colours=colours(),
+        title=_title(found),
+        found=found,
+        lead=lead(compared),
+        answers=compared,
+        seeds=found.seeds,
+        methods=methods(found.rows),
+        tasks=_tasks(found.rows),
+        warnings=[*missing_sentences(found.missing), *_fallen(found.rows), *found.notes, *tickets.notes],
+        table=_table(found.rows, compared),
+        charts=_charts(found.rows, compared),
+        layers=_layers(found.rows, tickets),
+        seconds=_seconds(found.rows),
+        untrained=_untrained(found.rows),
+        ill=_ill(found.rows, tickets),
+        galleries=galleries(found, compared, tasks),
+        written=_written(found.root),
+        settings=json.dumps(found.job, indent=1, ensure_ascii=False) if found.job else "",
+    )
+    return page
+
+
+_PARTS = {"style": "report.css", "script": "report.js"}
+
+
+def _title(found: Found) -> str:
+    return Path(str(found.about.get("config") or found.job.get("file") or found.root.resolve().name)).stem
+
+
+def _tasks(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["task"] for row in rows))
+
+
+def _number(value: float | None) -> str:
+    """Two decimals, with a true minus sign."""
+    return "" if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def _written(root: Path) -> str:
+    """When ``results.json`` was written, in UTC."""
+    file = root / "results.json"
+    if not file.exists():
+        return ""
+    return datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _fallen(rows: Sequence[Row]) -> list[str]:
+    """Which runs collapsed or diverged, a sentence for each task and kind."""
+    sentences = []
+    for task in _tasks(rows):
+        for kind in ("collapsed", "diverged"):
+            runs = [f"{r['variant']} (seed {r['seed']})" for r in rows if r["task"] == task and fell(r) == kind]
+            if runs:
+                sentences.append(f"{task}: {len(runs)} {kind}, and never ranked as best: {some(runs, most=6)}.")
+    return sentences
+
+
+def _table(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Rows of means, with a note: best, or what became of runs."""
+    best = {(a.task, a.best["variant"]) for a in compared if a.best is not None}
+    shown = []
+    for row in means(rows):
+        ill = [f"{row[key]} {key}" for key in ("diverged", "collapsed") if row[key]]
+        note = ", ".join(ill) or ("best" if (row["task"], row["variant"]) in best else "")
+        finite = row["value"] is not None and math.isfinite(row["value"])
+        shown.append({**row, "note": note, "label": label(row), "value": row["value"] if finite else None})
+    return shown
+
+
+def _charts(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, Any]]:
+    found = []
+    for number, task in enumerate(_tasks(rows)):
+        figure = metric_figure(rows, [task], titled=False)
+        if figure is None:
+            continue
+        mine = [answer for answer in compared if answer.task == task and answer.best is not None]
+        told = [f"at {percent(a.sparsity)} % {a.best['method']}, {_number(a.best['value'])}" for a in mine if a.best]
+        what = label(next(row for row in rows if row["task"] == task))
+        words = f"Lines of {what} against sparsity, one for each method. Best: {'; '.join(told) or 'none'}."
+        svg = inline(figure, f"metric{number}", f"{task}: {what} against sparsity", words)
+        found.append({"task": task, "label": what, "svg": svg})
+    return found
+
+
+def _layers(rows: Sequence[Row], tickets: Tickets) -> list[dict[str, Any]]:
+    """Figures by layer: for some levels of each network that was pruned, with the numbers where they are few."""
+    level_of, order = levels(rows), methods(rows)
+    first = {variant: level for (_, variant), level in reversed(level_of.items())}
+    groups: dict[tuple[str, float], list[Profile]] = {}
+    for profile in tickets.profiles:
+        level = level_of.get((profile.task, profile.variant), first[profile.variant])
+        group = groups.setdefault((profile.task, level), [])
+        if not group or group[0].names == profile.names:
+            group.append(profile)
+    found: list[dict[str, Any]] = []
+    cells = 0
+    for task in dict.fromkeys(task for task, _ in groups):
+        mine = sorted(level for name, level in groups if name == task)
+        for level in _spread(mine):
+            group = groups[task, level]
+            what = f"{f'{task}: ' if task else ''}{percent(level)} % sparsity"
+            words = "Above, the share of weights kept in each layer; below, the share of output units that keep any."
+            svg = inline(layer_figure(group, order), f"layers{len(found)}", what, words)
+            cells += 2 * len(group) * len(group[0].names)
+            found.append({"title": what, "svg": svg, "profiles": group if cells <= _MOST_CELLS else []})
+    return found
+
+
+def _spread(found: Sequence[float]) -> list[float]:
+    """At most :data:`_MOST_LEVELS` of the levels, the first and the last among them."""
+    if len(found) <= _MOST_LEVELS:
+        return list(found)
+    return [found[round(i * (len(found) - 1) / (_MOST_LEVELS - 1))] for i in range(_MOST_LEVELS)]
+
+
+def _seconds(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Training times by task and method; collapsed tickets are not trained."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if fell(row) != "collapsed":
+            groups.setdefault((row["task"], row["method"]), []).append(row["seconds"])
+    return [
+        {
+            **{"task": task, "method": method, "runs": len(found), "mean": statistics.mean(found)},
+            **{"least": min(found), "most": max(found), "total": sum(found)},
+        }
+        for (task, method), found in groups.items()
+    ]
+
+
+def _untrained(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Means of what tickets give before training, where the network kept its classifier."""
+    told = [row for row in rows if row.get("zero_shot")]
+    found = []
+    for row in means(told):
+        mine = [r["zero_shot"] for r in told if (r["task"], r["variant"]) == (row["task"], row["variant"])]
+        values = {
+            key: statistics.mean(one[key] for one in mine) if all(key in one for one in mine) else None
+            for key in ("mask", "start")
+        }
+        found.append({**row, **values, "label": label(row)})
+    return found
+
+
+def _ill(rows: Sequence[Row], tickets: Tickets) -> dict[str, Any]:
+    """Runs that fell and tickets with empty layers, as lines of: task, variant, seed, what happened."""
+    lines = []
+    told = set()
+    for row in rows:
+        kind = fell(row)
+        if kind == "collapsed":
+            told.add((row["variant"], row["seed"]))
+            lines.append((row["task"], row["variant"], row["seed"], f"collapsed: {row.get('collapsed') or 'no value'}"))
+        elif kind:
+            epoch = row.get("diverged")
+            when = f"the loss was not finite in epoch {epoch}" if epoch else f"the result is {row['value']}"
+            lines.append((row["task"], row["variant"], row["seed"], f"diverged: {when}"))
+    for one in tickets.ill:
+        parts = [f"nothing left of {some(one.emptied, most=8)}"] if one.emptied else []
+        nearly = [f"{name} ({kept} kept)" for name, kept in one.nearly.items()]
+        parts += [f"almost nothing left of {some(nearly, most=8)}"] if nearly else []
+        if one.collapsed and (one.variant, one.seed) not in told:
+            parts.append(f"collapsed: {one.collapsed}")
+        if parts:
+            lines.append((one.task, one.variant, one.seed, "; ".join(parts)))
+    return {"lines": lines[:_MOST_ILL], "more": len(lines) - _MOST_ILL}
