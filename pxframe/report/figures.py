@@ -46,6 +46,15 @@ def methods(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows if row["sparsity"]))
 
 
+def _has_place(row: Row) -> bool:
+    return row["value"] is not None and math.isfinite(row["value"]) and row["prunable_left"] > 0
+
+
+def drawn_tasks(rows: Sequence[Row]) -> list[str]:
+    """The tasks that a pruned network has a finite result for."""
+    return list(dict.fromkeys(row["task"] for row in rows if row["sparsity"] and _has_place(row)))
+
+
 def metric_figure(rows: Sequence[Row], tasks: Sequence[str], titled: bool = True) -> Figure | None:
     """Metric against sparsity by task: every run a dot, a line through the means, a band of one deviation either way.
 
@@ -58,13 +67,13 @@ def metric_figure(rows: Sequence[Row], tasks: Sequence[str], titled: bool = True
     Returns:
         None if there is nothing to draw.
     """
-    shown = [row for row in rows if row["value"] is not None and math.isfinite(row["value"]) and row["prunable_left"]]
-    tasks = [task for task in tasks if any(row["task"] == task and row["sparsity"] for row in shown)]
+    shown = [row for row in rows if _has_place(row)]
+    tasks = [task for task in drawn_tasks(rows) if task in tasks]
     if not tasks:
         return None
     wide = min(len(tasks), 2)
     high = math.ceil(len(tasks) / wide)
-    with _drawing((_FULL if wide == 2 else _COLUMN, 2.5 * high + 0.35)) as figure:
+    with _drawing((_FULL if wide == 2 else _COLUMN, 2.3 * high + 0.1)) as figure:
         panels = figure.subplots(high, wide, squeeze=False).flat
         handles: dict[str, Any] = {}
         for panel, task in zip(panels, tasks, strict=False):
@@ -79,6 +88,7 @@ def metric_figure(rows: Sequence[Row], tasks: Sequence[str], titled: bool = True
 
 def _metric_panel(panel: Axes, mine: Sequence[Row], order: Sequence[str], handles: dict[str, Any]) -> None:
     sound = [row for row in means(mine) if row["value"] is not None]
+    _sparsity_axis(panel, [1 - row["sparsity"] for row in sound if row["sparsity"]])
     for row in sound:
         if not row["sparsity"]:
             spread = row["deviation"] or 0
@@ -102,7 +112,6 @@ def _metric_panel(panel: Axes, mine: Sequence[Row], order: Sequence[str], handle
             runs = [row for row in mine if row["method"] == method and bool(fell(row)) == fallen]
             dots = panel.plot([1 - row["sparsity"] for row in runs], [row["value"] for row in runs], linestyle="none")
             dots[0].set(marker=sign, markersize=1.8 if sign == "o" else 5, color=colour, markeredgewidth=1)
-    _sparsity_axis(panel, [1 - row["sparsity"] for row in sound if row["sparsity"]])
     panel.set_ylabel(label(mine[0]), parse_math=False)
     panel.grid(axis="y", color=FAINT, linewidth=0.5)
 
@@ -132,7 +141,7 @@ def layer_figure(profiles: Sequence[Profile], order: Sequence[str]) -> Figure:
     """
     from matplotlib.ticker import NullLocator
 
-    with _drawing((_COLUMN, 4.0)) as figure:
+    with _drawing((_COLUMN, 3.6)) as figure:
         density, width = figure.subplots(2, 1, sharex=True)
         handles: dict[str, Any] = {}
         floor = min((d for profile in profiles for d in profile.density if d), default=0.1) / 2
@@ -186,6 +195,7 @@ def _legend(figure: Figure, handles: Mapping[str, Any], wide: int) -> None:
     names = [_short(name) for name in handles]
     longest = max(map(len, names), default=1)
     columns = max(1, min(len(names), int(wide * 58 / (longest + 7))))
+    figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(names) / columns))
     legend = figure.legend(
         list(handles.values()), ["x" * len(name) for name in names], loc="outside lower center", ncols=columns
     )

@@ -56,11 +56,17 @@ class Ill:
 
 @dataclass(frozen=True)
 class Tickets:
-    """What the ticket files say; ``notes`` names those that could not be read, a sentence each."""
+    """What the ticket files say.
+
+    Attributes:
+        notes: on files that could not be read, a sentence each.
+        absent: names of variants whose ticket is not in the folder.
+    """
 
     profiles: list[Profile]
     ill: list[Ill]
     notes: list[str]
+    absent: list[str]
 
 
 def read_tickets(found: Found) -> Tickets:
@@ -94,9 +100,7 @@ def read_tickets(found: Found) -> Tickets:
         )
         if state.emptied or state.nearly or state.collapsed:
             ill.append(state)
-    if absent:
-        notes.append(f"These tickets are not in the folder, and not shown by layer: {', '.join(sorted(absent))}.")
-    return Tickets([_profile(*key, some) for key, some in kept.items()], ill, notes)
+    return Tickets([_profile(*key, some) for key, some in kept.items()], ill, notes, sorted(absent))
 
 
 def _place(root: Path, row: Mapping[str, Any]) -> tuple[Path | None, str]:

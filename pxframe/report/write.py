@@ -19,7 +19,7 @@ from pxframe.job.results import label, means
 from pxframe.plugin.task import Task
 from pxframe.report.compare import Answer, answers, lead, levels, percent
 from pxframe.report.embedded import colours, inline
-from pxframe.report.figures import layer_figure, methods, metric_figure, save
+from pxframe.report.figures import drawn_tasks, layer_figure, methods, metric_figure, save
 from pxframe.report.found import Found, fell, missing_sentences, read
 from pxframe.report.pictures import galleries
 from pxframe.report.tables import csv_text, latex_text
@@ -30,6 +30,8 @@ Row = Mapping[str, Any]
 #: Levels of sparsity that are shown by layer, cells of the tables below them, and lines of the list of ill tickets: a
 #: page of a thousand runs has to stay small.
 _MOST_LEVELS, _MOST_CELLS, _MOST_ILL = 4, 4000, 100
+#: Characters that the charts may take, and those of the layers.
+_MOST_CHART, _MOST_LAYER = 300_000, 150_000
 
 
 def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
@@ -91,12 +93,14 @@ def _page(found: Found, compared: Sequence[Answer], tasks: Mapping[str, Task] | 
         warnings=[*missing_sentences(found.missing), *_fallen(found.rows), *found.notes, *tickets.notes],
         table=_table(found.rows, compared),
         charts=_charts(found.rows, compared),
+        drawable=len(drawn_tasks(found.rows)),
         layers=_layers(found.rows, tickets),
+        absent=some(tickets.absent, most=8),
         seconds=_seconds(found.rows),
         untrained=_untrained(found.rows),
         ill=_ill(found.rows, tickets),
         galleries=galleries(found, compared, tasks),
-        written=_written(found.root),
+        **_provenance(found),
         settings=json.dumps(found.job, indent=1, ensure_ascii=False) if found.job else "",
     )
     return page
@@ -118,12 +122,17 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}".replace("-", "−")
 
 
-def _written(root: Path) -> str:
-    """When ``results.json`` was written, in UTC."""
-    file = root / "results.json"
-    if not file.exists():
-        return ""
-    return datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+def _provenance(found: Found) -> dict[str, Any]:
+    """The config's path, the device, threads, versions, and when ``results.json`` was written; empty if not known."""
+    file, versions = found.root / "results.json", found.about.get("versions")
+    written = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc) if file.exists() else None
+    return {
+        "config": found.about.get("config") or found.job.get("file") or "",
+        "device": found.about.get("device") or found.job.get("device") or "",
+        "threads": found.job.get("threads") or "",
+        "versions": versions if isinstance(versions, dict) else {},
+        "written": written.strftime("%Y-%m-%d %H:%M UTC") if written else "",
+    }
 
 
 def _fallen(rows: Sequence[Row]) -> list[str]:
@@ -150,8 +159,12 @@ def _table(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, An
 
 
 def _charts(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, Any]]:
-    found = []
+    """A figure for each task, as long as there is room; the page says where the others are."""
+    found: list[dict[str, Any]] = []
+    left = _MOST_CHART
     for number, task in enumerate(_tasks(rows)):
+        if left < 0:
+            break
         figure = metric_figure(rows, [task], titled=False)
         if figure is None:
             continue
@@ -160,12 +173,14 @@ def _charts(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, A
         what = label(next(row for row in rows if row["task"] == task))
         words = f"Lines of {what} against sparsity, one for each method. Best: {'; '.join(told) or 'none'}."
         svg = inline(figure, f"metric{number}", f"{task}: {what} against sparsity", words)
-        found.append({"task": task, "label": what, "svg": svg})
+        left -= len(svg)
+        if left >= 0:
+            found.append({"task": task, "label": what, "svg": svg})
     return found
 
 
 def _layers(rows: Sequence[Row], tickets: Tickets) -> list[dict[str, Any]]:
-    """Figures by layer: for some levels of each network that was pruned, with the numbers where they are few."""
+    """Figures by layer: for some levels of each network that was pruned, with the numbers where there is room."""
     level_of, order = levels(rows), methods(rows)
     first = {variant: level for (_, variant), level in reversed(level_of.items())}
     groups: dict[tuple[str, float], list[Profile]] = {}
@@ -175,7 +190,7 @@ def _layers(rows: Sequence[Row], tickets: Tickets) -> list[dict[str, Any]]:
         if not group or group[0].names == profile.names:
             group.append(profile)
     found: list[dict[str, Any]] = []
-    cells = 0
+    cells, left = 0, _MOST_LAYER
     for task in dict.fromkeys(task for task, _ in groups):
         mine = sorted(level for name, level in groups if name == task)
         for level in _spread(mine):
@@ -183,6 +198,9 @@ def _layers(rows: Sequence[Row], tickets: Tickets) -> list[dict[str, Any]]:
             what = f"{f'{task}: ' if task else ''}{percent(level)} % sparsity"
             words = "Above, the share of weights kept in each layer; below, the share of output units that keep any."
             svg = inline(layer_figure(group, order), f"layers{len(found)}", what, words)
+            left -= len(svg)
+            if left < 0:
+                return found
             cells += 2 * len(group) * len(group[0].names)
             found.append({"title": what, "svg": svg, "profiles": group if cells <= _MOST_CELLS else []})
     return found
