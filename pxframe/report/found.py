@@ -145,9 +145,9 @@ def _unlisted(root: Path, job: Mapping[str, Any], listed: Sequence[Row], notes: 
                 found.append(row)
     if stale:
         notes.append(f"{stale} finished runs are left out: they were made with other settings of their task.")
-    if variants is not None:
-        found.sort(key=lambda row: variants.index(row["variant"]))
-    return found
+    tasks = list(job.get("tasks", {}))
+    order = variants if variants is not None else sorted({row["variant"] for row in found})
+    return sorted(found, key=lambda r: (r["seed"], tasks.index(r["task"]), order.index(r["variant"])))
 
 
 def _missing(job: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[str, str, int]]:

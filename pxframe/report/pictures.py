@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COUNT = 2  # images of each task
 _MOST = 4  # variants of each task
 _SIDE = 180  # pixels of the longer side
+_FLAT = 256  # colours, at most, of a picture that is a map
 #: Bytes that all pictures of a page may take.
 BUDGET = 300_000
 
@@ -119,7 +120,8 @@ def address(image: Image) -> str:
     from PIL import Image as images
 
     small = image.convert("RGB")
-    small.thumbnail((_SIDE, _SIDE), images.Resampling.LANCZOS)
+    flat = small.getcolors(_FLAT) is not None  # a map of classes: mixed colours would be those of other classes
+    small.thumbnail((_SIDE, _SIDE), images.Resampling.NEAREST if flat else images.Resampling.LANCZOS)
     out = io.BytesIO()
-    small.save(out, "WEBP", quality=82, method=6)
+    small.save(out, "WEBP", quality=82, method=6, lossless=flat)
     return f"data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}"
