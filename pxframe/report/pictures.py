@@ -24,7 +24,7 @@ _MOST = 4  # variants of each task
 _SIDE = 180  # pixels of the longer side
 _FLAT = 256  # colours, at most, of a picture that is a map
 #: Bytes that all pictures of a page may take.
-BUDGET = 300_000
+BUDGET = 150_000
 
 
 @dataclass

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,23 +13,18 @@ from markupsafe import Markup
 
 from pxframe.base.errors import some
 from pxframe.base.files import replacing
-from pxframe.job.results import label, means
+from pxframe.job.results import label
 from pxframe.plugin.task import Task
-from pxframe.report.compare import Answer, answers, lead, levels, percent
-from pxframe.report.embedded import colours, inline
-from pxframe.report.figures import drawn_tasks, layer_figure, methods, metric_figure, save
-from pxframe.report.found import Found, fell, missing_sentences, read
+from pxframe.report import sections
+from pxframe.report.compare import Answer, answers, lead, percent
+from pxframe.report.embedded import colours
+from pxframe.report.figures import drawn_tasks, methods, metric_figure, save
+from pxframe.report.found import Found, missing_sentences, read
 from pxframe.report.pictures import galleries
 from pxframe.report.tables import csv_text, latex_text
-from pxframe.report.tickets import Profile, Tickets, read_tickets
+from pxframe.report.tickets import read_tickets
 
 Row = Mapping[str, Any]
-
-#: Levels of sparsity that are shown by layer, cells of the tables below them, and lines of the list of ill tickets: a
-#: page of a thousand runs has to stay small.
-_MOST_LEVELS, _MOST_CELLS, _MOST_ILL = 4, 4000, 100
-#: Characters that the charts may take, and those of the layers.
-_MOST_CHART, _MOST_LAYER = 300_000, 150_000
 
 
 def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
@@ -52,7 +45,7 @@ def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
     """
     found = read(root)
     compared = answers(found.rows)
-    figure = metric_figure(found.rows, _tasks(found.rows))
+    figure = metric_figure(found.rows, sections.tasks_of(found.rows))
     if figure is not None:
         for suffix in (".svg", ".pdf"):
             save(figure, root / f"results{suffix}")
@@ -69,6 +62,7 @@ def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
 
 def _page(found: Found, compared: Sequence[Answer], tasks: Mapping[str, Task] | None) -> str:
     tickets = read_tickets(found)
+    by_layer, profiled = sections.layers(found.rows, tickets)
     environment = Environment(
         loader=PackageLoader("pxframe.report", "page"),
         autoescape=True,
@@ -76,7 +70,7 @@ def _page(found: Found, compared: Sequence[Answer], tasks: Mapping[str, Task] | 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": _number, "label": label}
+    environment.filters |= {"percent": percent, "number": sections.number, "label": label}
     source = environment.loader
     assert source is not None
     parts = {name: Markup(source.get_source(environment, file)[0]) for name, file in _PARTS.items()}
@@ -89,16 +83,17 @@ def _page(found: Found, compared: Sequence[Answer], tasks: Mapping[str, Task] | 
         answers=compared,
         seeds=found.seeds,
         methods=methods(found.rows),
-        tasks=_tasks(found.rows),
-        warnings=[*missing_sentences(found.missing), *_fallen(found.rows), *found.notes, *tickets.notes],
-        table=_table(found.rows, compared),
-        charts=_charts(found.rows, compared),
+        tasks=sections.tasks_of(found.rows),
+        warnings=[*missing_sentences(found.missing), *sections.fallen(found.rows), *found.notes, *tickets.notes],
+        table=sections.table(found.rows, compared),
+        charts=sections.charts(found.rows, compared),
         drawable=len(drawn_tasks(found.rows)),
-        layers=_layers(found.rows, tickets),
+        layers=by_layer,
+        profiled=profiled,
         absent=some(tickets.absent, most=8),
-        seconds=_seconds(found.rows),
-        untrained=_untrained(found.rows),
-        ill=_ill(found.rows, tickets),
+        seconds=sections.seconds(found.rows),
+        untrained=sections.untrained(found.rows),
+        ill=sections.ill(found.rows, tickets),
         galleries=galleries(found, compared, tasks),
         **_provenance(found),
         settings=json.dumps(found.job, indent=1, ensure_ascii=False) if found.job else "",
@@ -113,15 +108,6 @@ def _title(found: Found) -> str:
     return Path(str(found.about.get("config") or found.job.get("file") or found.root.resolve().name)).stem
 
 
-def _tasks(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row["task"] for row in rows))
-
-
-def _number(value: float | None) -> str:
-    """Two decimals, with a true minus sign."""
-    return "" if value is None else f"{value:.2f}".replace("-", "−")
-
-
 def _provenance(found: Found) -> dict[str, Any]:
     """The config's path, the device, threads, versions, and when ``results.json`` was written; empty if not known."""
     file, versions = found.root / "results.json", found.about.get("versions")
@@ -133,134 +119,3 @@ def _provenance(found: Found) -> dict[str, Any]:
         "versions": versions if isinstance(versions, dict) else {},
         "written": written.strftime("%Y-%m-%d %H:%M UTC") if written else "",
     }
-
-
-def _fallen(rows: Sequence[Row]) -> list[str]:
-    """Which runs collapsed or diverged, a sentence for each task and kind."""
-    sentences = []
-    for task in _tasks(rows):
-        for kind in ("collapsed", "diverged"):
-            runs = [f"{r['variant']} (seed {r['seed']})" for r in rows if r["task"] == task and fell(r) == kind]
-            if runs:
-                sentences.append(f"{task}: {len(runs)} {kind}, and never ranked as best: {some(runs, most=6)}.")
-    return sentences
-
-
-def _table(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, Any]]:
-    """Rows of means, with a note: best, or what became of runs."""
-    best = {(a.task, a.best["variant"]) for a in compared if a.best is not None}
-    shown = []
-    for row in means(rows):
-        ill = [f"{row[key]} {key}" for key in ("diverged", "collapsed") if row[key]]
-        note = ", ".join(ill) or ("best" if (row["task"], row["variant"]) in best else "")
-        finite = row["value"] is not None and math.isfinite(row["value"])
-        shown.append({**row, "note": note, "label": label(row), "value": row["value"] if finite else None})
-    return shown
-
-
-def _charts(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, Any]]:
-    """A figure for each task, as long as there is room; the page says where the others are."""
-    found: list[dict[str, Any]] = []
-    left = _MOST_CHART
-    for number, task in enumerate(_tasks(rows)):
-        if left < 0:
-            break
-        figure = metric_figure(rows, [task], titled=False)
-        if figure is None:
-            continue
-        mine = [answer for answer in compared if answer.task == task and answer.best is not None]
-        told = [f"at {percent(a.sparsity)} % {a.best['method']}, {_number(a.best['value'])}" for a in mine if a.best]
-        what = label(next(row for row in rows if row["task"] == task))
-        words = f"Lines of {what} against sparsity, one for each method. Best: {'; '.join(told) or 'none'}."
-        svg = inline(figure, f"metric{number}", f"{task}: {what} against sparsity", words)
-        left -= len(svg)
-        if left >= 0:
-            found.append({"task": task, "label": what, "svg": svg})
-    return found
-
-
-def _layers(rows: Sequence[Row], tickets: Tickets) -> list[dict[str, Any]]:
-    """Figures by layer: for some levels of each network that was pruned, with the numbers where there is room."""
-    level_of, order = levels(rows), methods(rows)
-    first = {variant: level for (_, variant), level in reversed(level_of.items())}
-    groups: dict[tuple[str, float], list[Profile]] = {}
-    for profile in tickets.profiles:
-        level = level_of.get((profile.task, profile.variant), first[profile.variant])
-        group = groups.setdefault((profile.task, level), [])
-        if not group or group[0].names == profile.names:
-            group.append(profile)
-    found: list[dict[str, Any]] = []
-    cells, left = 0, _MOST_LAYER
-    for task in dict.fromkeys(task for task, _ in groups):
-        mine = sorted(level for name, level in groups if name == task)
-        for level in _spread(mine):
-            group = groups[task, level]
-            what = f"{f'{task}: ' if task else ''}{percent(level)} % sparsity"
-            words = "Above, the share of weights kept in each layer; below, the share of output units that keep any."
-            svg = inline(layer_figure(group, order), f"layers{len(found)}", what, words)
-            left -= len(svg)
-            if left < 0:
-                return found
-            cells += 2 * len(group) * len(group[0].names)
-            found.append({"title": what, "svg": svg, "profiles": group if cells <= _MOST_CELLS else []})
-    return found
-
-
-def _spread(found: Sequence[float]) -> list[float]:
-    """At most :data:`_MOST_LEVELS` of the levels, the first and the last among them."""
-    if len(found) <= _MOST_LEVELS:
-        return list(found)
-    return [found[round(i * (len(found) - 1) / (_MOST_LEVELS - 1))] for i in range(_MOST_LEVELS)]
-
-
-def _seconds(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Training times by task and method; collapsed tickets are not trained."""
-    groups: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        if fell(row) != "collapsed":
-            groups.setdefault((row["task"], row["method"]), []).append(row["seconds"])
-    return [
-        {
-            **{"task": task, "method": method, "runs": len(found), "mean": statistics.mean(found)},
-            **{"least": min(found), "most": max(found), "total": sum(found)},
-        }
-        for (task, method), found in groups.items()
-    ]
-
-
-def _untrained(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Means of what tickets give before training, where the network kept its classifier."""
-    told = [row for row in rows if row.get("zero_shot")]
-    found = []
-    for row in means(told):
-        mine = [r["zero_shot"] for r in told if (r["task"], r["variant"]) == (row["task"], row["variant"])]
-        values = {
-            key: statistics.mean(one[key] for one in mine) if all(key in one for one in mine) else None
-            for key in ("mask", "start")
-        }
-        found.append({**row, **values, "label": label(row)})
-    return found
-
-
-def _ill(rows: Sequence[Row], tickets: Tickets) -> dict[str, Any]:
-    """Runs that fell and tickets with empty layers, as lines of: task, variant, seed, what happened."""
-    lines = []
-    told = set()
-    for row in rows:
-        kind = fell(row)
-        if kind == "collapsed":
-            told.add((row["variant"], row["seed"]))
-            lines.append((row["task"], row["variant"], row["seed"], f"collapsed: {row.get('collapsed') or 'no value'}"))
-        elif kind:
-            epoch = row.get("diverged")
-            when = f"the loss was not finite in epoch {epoch}" if epoch else f"the result is {row['value']}"
-            lines.append((row["task"], row["variant"], row["seed"], f"diverged: {when}"))
-    for one in tickets.ill:
-        parts = [f"nothing left of {some(one.emptied, most=8)}"] if one.emptied else []
-        nearly = [f"{name} ({kept} kept)" for name, kept in one.nearly.items()]
-        parts += [f"almost nothing left of {some(nearly, most=8)}"] if nearly else []
-        if one.collapsed and (one.variant, one.seed) not in told:
-            parts.append(f"collapsed: {one.collapsed}")
-        if parts:
-            lines.append((one.task, one.variant, one.seed, "; ".join(parts)))
-    return {"lines": lines[:_MOST_ILL], "more": len(lines) - _MOST_ILL}
