@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all docs lint setup lock clean
+.PHONY: quickstart test test-all test-browser docs lint setup lock clean
 
 # Prune once, transfer to two tasks: one to two minutes on two cores.
 quickstart: setup
@@ -10,12 +10,17 @@ quickstart: setup
 
 # One thread a worker: torch's threads would wait for each other.
 test: setup lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not alone and not slow and not browser"
 
 # The same and the tests marked "slow": large networks under every method; then what needs the machine to itself.
 test-all: test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not alone"
 	$(BIN)/python -m pytest -m "slow and alone"
+	$(BIN)/python -m pytest -m browser -rs
+
+# The report's page in headless Chromium; skipped where that, or the packages of the extra "browser", is not installed.
+test-browser: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser -rs
 
 # The guide and the reference, as web pages. A broken link or reference is an error.
 docs: setup

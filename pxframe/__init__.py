@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pxframe.plugin.checkpoint import load_checkpoint
     from pxframe.plugin.hookspecs import hookimpl
     from pxframe.plugin.registry import backbones, build_backbone, scorers, tasks
-    from pxframe.plugin.task import Task
+    from pxframe.plugin.task import Picture, Task
     from pxframe.pruning.loop import prune, score
     from pxframe.pruning.refitting import refit
     from pxframe.scoring.net import Net
@@ -33,6 +33,7 @@ _PLACES = {
     "ImageModel": "pxframe.images.model",
     "Images": "pxframe.images.dataset",
     "Net": "pxframe.scoring.net",
+    "Picture": "pxframe.plugin.task",
     "PxframeError": "pxframe.base.errors",
     "Scorer": "pxframe.scoring.scorer",
     "Task": "pxframe.plugin.task",
@@ -56,6 +57,7 @@ __all__ = [
     "ImageModel",
     "Images",
     "Net",
+    "Picture",
     "PxframeError",
     "Scorer",
     "Task",

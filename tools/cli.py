@@ -1,4 +1,4 @@
-"""The ``pxframe`` command: ``prune``, ``transfer``, ``list`` and ``show``."""
+"""The ``pxframe`` command: ``prune``, ``transfer``, ``report``, ``list`` and ``show``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from pxframe.base.errors import PxframeError
-from pxframe_tools import prune, show, transfer
+from pxframe_tools import prune, report, show, transfer
 from pxframe_tools.common import add_common, add_job_arguments, one_line_errors, parsed, start
 
 
@@ -62,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("transfer", help="make the tickets of a job and train every task with each")
     transfer.add_arguments(command)
     command.set_defaults(run=transfer.run)
+
+    command = commands.add_parser("report", help="write the report of a job: a page, tables and figures")
+    report.add_arguments(command)
+    command.set_defaults(run=report.run)
 
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments:  # somebody who asks what there is: a usage line alone would not say

@@ -11,7 +11,7 @@
 4. Every task is trained from the same weights with every ticket. (``transfer="mask+weights"``: from the weights that a
    ticket's own training left.)
 5. All of it is repeated for every seed in the config. One table is printed, with mean and standard deviation over
-   the seeds; ``results.json`` and a figure, ``results.png``, are written into the work dir.
+   the seeds; ``results.json`` and the report (:mod:`pxframe_tools.report`) are written into the work dir.
 
 Stopped at any point, the same command with ``--resume`` ends with the same results as if it had not been. Nothing that
 is finished is repeated, unless the settings or inputs that it depends on have changed: so a job grows by editing its
@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
     # Imported here, since torch takes seconds: what is wrong so far has been told.
     from pxframe.job.claim import claimed, earlier_threads
-    from pxframe.job.figure import draw
     from pxframe.job.job import Job
     from pxframe.job.results import print_table, write_results
     from pxframe.job.stages import rehearse
+    from pxframe.report.write import write_report
     from pxframe.ticket.ticket import Ticket
 
     given = (Path(args.ticket).stem, Ticket.load(args.ticket)) if args.ticket else None
@@ -71,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
             rows += repeat(repetition, lambda line, which=which: say(which + line))
         results = job.root / "results.json"
         write_results(results, rows, config=args.config, seeds=job.seeds, device=job.device)
-        draw(rows, results.with_suffix(".png"))
+        page = write_report(job.root, job.tasks)
     print()
     print_table(rows)
-    print(f"\nresults: {results}, {results.with_suffix('.png')}")
+    print(f"\nresults: {results}, {page}")
     return 0
 
 

@@ -3,7 +3,7 @@
 ``config`` reads and checks the settings, ``job`` builds what they describe, and ``prunings`` lists the tickets to make.
 ``stages`` trains; ``tickets`` makes tickets with ``subject``, which prunes one model, and ``trainer``, which trains for
 scorers. ``made`` writes into every file what it depends on. ``claim`` lets only one process work in the job's folder.
-``results`` and ``figure`` show the outcome.
+``results`` writes the rows, and prints them as a table.
 
 Imports ``pruning``, ``training``, ``plugin``, ``ticket`` and ``base``. Tasks, on images or not, come from plug-ins.
 """

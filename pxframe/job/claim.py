@@ -29,7 +29,8 @@ def earlier_threads(job: Job) -> int | None:
 def claimed(job: Job) -> Iterator[None]:
     """Own the job's folder inside the block: a new one, or with ``resume`` one that has work in it.
 
-    ``job.json`` there says which config was run last; no stage reads it.
+    ``job.json`` there says which config was run last, which of its tasks, and the names of its tickets (null where one
+    was given, and they are not known before it is read). No stage reads it; the report does.
 
     Raises:
         PxframeError: the folder is not empty and ``resume`` was not asked for; it cannot be written; or another process
@@ -40,5 +41,6 @@ def claimed(job: Job) -> Iterator[None]:
     with owned(root):
         config = {key: value for key, value in vars(job.config).items() if key != "prune"}
         about = {"prune": vars(job.config.prune), "device": job.device, "threads": torch.get_num_threads()}
-        write_json(root / _RECORD, canonical({**config, **about}))
+        parts = {"chosen": list(job.tasks), "variants": list(job.prunings) if job.given is None else None}
+        write_json(root / _RECORD, canonical({**config, **about, **parts}))
         yield

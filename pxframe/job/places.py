@@ -50,6 +50,18 @@ def checked_folder(path: Any) -> Path:
     return expand(text)
 
 
+def work_folder(path: str | Path) -> Path:
+    """The work folder of a job, ``~`` and ``$VARIABLE`` expanded.
+
+    Raises:
+        PxframeError: there is none.
+    """
+    root = expand(str(path))
+    if not root.is_dir():
+        raise PxframeError(f"there is no folder {str(path)!r}; name a job's work folder, e.g. work_dirs/quickstart")
+    return root
+
+
 def check_folder(root: Path, *, resume: bool) -> None:
     """Refuse a work folder that a job cannot take: by trying to write there, and leaving nothing.
 

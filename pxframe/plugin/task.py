@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,26 @@ from pxframe.plugin.backbone import Backbone
 
 if TYPE_CHECKING:  # importing it takes longer than all else that `pxframe list` does
     from mmengine.runner import Runner
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A test image with what is true of it and what a trained model said: three RGB pictures of one size.
+
+    Attributes:
+        name: of the image, the same for every model.
+        image: as it is.
+        truth: the label, drawn.
+        predicted: the prediction, drawn in the same way.
+        colours: what is drawn, by name, and its colour as ``"#rrggbb"``; of this picture alone.
+    """
+
+    name: str
+    image: Image
+    truth: Image
+    predicted: Image
+    colours: Mapping[str, str] = field(default_factory=dict)
 
 
 class Task:
@@ -118,3 +139,20 @@ class Task:
             pairs of float inputs ``[N, C, H, W]`` and targets, on the CPU.
         """
         raise NotImplementedError
+
+    def pictures(self, folder: Path, count: int) -> list[Picture]:
+        """Predictions beside the truth, for the report: of the first test images that a run saved its output for.
+
+        Called on a task that was built from its config; neither :meth:`prepare` nor :meth:`runner` was called.
+
+        Args:
+            folder: the ``work_dir`` of a finished run.
+            count: how many at most.
+
+        Returns:
+            none where a task has nothing to draw, which is the default.
+
+        Raises:
+            pxframe.PxframeError: the run saved no output; the message says how to make it do so.
+        """
+        return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ class Detection(pxframe.TrainedTask):
             are added: ``"pool"`` (default with Faster R-CNN), ``"p6p7"`` (default with the others) or ``"none"``.
         anchors: ``dict(sizes=[[32], [64]], aspect_ratios=[[0.5, 1, 2], [0.5, 1, 2]])``, one entry for each level,
             sizes in pixels of the resized image; default: torchvision's for the level's stride.
+        save_predictions: when testing, write the boxes found to ``predictions.json`` in the run's folder: for each test
+            image, in the data's order, ``boxes`` (left, top, right and bottom in pixels), ``labels`` and ``scores``.
 
     The other keys are those of :class:`pxframe.images.settings.TaskSettings`. Images of a batch may differ in size.
     """
@@ -59,6 +62,7 @@ class Detection(pxframe.TrainedTask):
     max_size: int = 1333
     fpn: Mapping[str, Any] = field(default_factory=dict)
     anchors: Mapping[str, Any] | None = None
+    save_predictions: bool = False
 
     def __post_init__(self, prepare: Mapping[str, Any] | None) -> None:
         super().__post_init__(prepare)
@@ -106,7 +110,17 @@ class Detection(pxframe.TrainedTask):
             raise pxframe.PxframeError(f"'type' {config['type']!r} is neither 'VOCBoxes' nor a subclass of it")
         return dataset
 
-    def runner(self, backbone: nn.Module, provider: pxframe.Backbone, *, seed: int, **run: Any) -> Any:
+    def pictures(self, folder: Path, count: int) -> list[pxframe.Picture]:
+        """Boxes drawn on the image, of those found the ones with a score of a half or more; see the base class."""
+        from pxframe_tasks.detection.pictures import pictures
+
+        if not (folder / "predictions.json").is_file():
+            raise pxframe.PxframeError(
+                "no predictions were saved; add save_predictions=True to the task, and run the job again with --resume"
+            )
+        return pictures(self.dataset("test"), folder / "predictions.json", count)
+
+    def runner(self, backbone: nn.Module, provider: pxframe.Backbone, *, work_dir: Path, seed: int, **run: Any) -> Any:
         from pxframe_tasks.detection.model import MeanAP, build_detector
 
         classes = len(self.dataset("train").classes) + 1  # and the background
@@ -120,9 +134,10 @@ class Detection(pxframe.TrainedTask):
             self,
             train=self.dataset("train"),
             test=self.dataset("test"),
-            metric=MeanAP(),
+            metric=MeanAP(work_dir / "predictions.json" if self.save_predictions else None),
             head="detection_head",
             collate="pseudo_collate",
+            work_dir=work_dir,
             seed=seed,
             **run,
         )

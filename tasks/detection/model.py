@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 import pxframe
 from pxframe.base.errors import PxframeError, near
+from pxframe.base.files import write_json
 from pxframe.base.undisturbed import evaluating
 
 #: Name of each detector, and the levels it has beyond the backbone's maps where the config does not say.
@@ -132,14 +134,24 @@ class MeanAP(BaseMetric):
     """COCO's mean average precision, in percent: over classes and over IoU 0.50, 0.55, ..., 0.95; also at 0.50, 0.75.
 
     Objects marked ``iscrowd`` are ignored.
+
+    Args:
+        file: where to write the boxes found, as JSON; default: nowhere.
     """
 
     default_prefix = ""  # with None, mmengine warns
+
+    def __init__(self, file: Path | None = None) -> None:
+        super().__init__()
+        self.file = file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         self.results.extend(data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
+        if self.file is not None:
+            found = [{key: value.tolist() for key, value in r["found"].items()} for r in results]
+            write_json(self.file, {"found": found})
         metric = MeanAveragePrecision(box_format="xyxy", iou_type="bbox")
         metric.warn_on_many_detections = False  # COCO counts the first 100 of an image; RetinaNet gives 300
         metric.update([r["found"] for r in results], [r["truth"] for r in results])

@@ -141,6 +141,16 @@ class Segmentation(pxframe.TrainedTask):
             **run,
         )
 
+    def pictures(self, folder: Path, count: int) -> list[pxframe.Picture]:
+        """The labels in the classes' colours; see :meth:`pxframe.Task.pictures`."""
+        from pxframe_tasks.segmentation.pictures import pictures
+
+        if not (folder / "predictions").is_dir():
+            raise pxframe.PxframeError(
+                "no predictions were saved; add save_predictions=True to the task, and run the job again with --resume"
+            )
+        return pictures(self.dataset("test"), folder / "predictions", count, self.ignore_index)
+
     def _classes(self) -> Sequence[str]:
         return self.dataset("train").metainfo.get("classes") or ()
 

@@ -1,10 +1,9 @@
-"""The table and the figure of a job."""
+"""The table of a job."""
 
 import math
 
 import pytest
 
-from pxframe.job.figure import draw
 from pxframe.job.results import label, means, print_table
 
 
@@ -34,25 +33,21 @@ def test_means_and_deviation_over_seeds():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_an_error_that_is_not_finite_does_not_cost_the_table(tmp_path, capsys, bad):
+def test_an_error_that_is_not_finite_does_not_cost_the_table(capsys, bad):
     rows = [row(1.0), row(bad, seed=1, diverged=3), row(2.0, variant="random-90.00", method="random")]
     (mean, _) = means(rows)
     assert math.isnan(mean["value"])
     assert mean["deviation"] is None
     print_table(rows)
     assert "nan (1 diverged)" in capsys.readouterr().out
-    draw(rows, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
-def test_collapsed_tickets_have_no_value_and_no_place_in_the_figure(tmp_path, capsys):
+def test_collapsed_tickets_have_no_value(capsys):
     rows = [row(None, collapsed="no path"), row(1.0, seed=1), row(None, variant="px-99.00", collapsed="no path")]
     print_table(rows)
     printed = capsys.readouterr().out
     assert "1.00 (1 collapsed)" in printed
     assert printed.count("collapsed") == 2
-    draw(rows, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").exists()
 
 
 def test_a_metric_is_shown_with_its_unit_and_direction():

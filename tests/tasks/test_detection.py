@@ -12,6 +12,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 import pxframe
 from pxframe.base.errors import PxframeError
+from pxframe.base.files import read_json, write_json
 from pxframe.job.config import load_config
 from pxframe.job.job import Job
 from pxframe.plugin import registry
@@ -463,3 +464,42 @@ def test_mistakes_in_the_head(root, tmp_path, change, part):
     assert "\n" not in text
     assert "'head'" in text
     assert part in text
+
+
+def test_boxes_found_are_saved_and_drawn_beside_the_true_ones(root, tmp_path):
+    it = task(root, "fcos", save_predictions=True)
+    with pytest.raises(PxframeError, match="no predictions were saved; add save_predictions=True to the task"):
+        it.pictures(tmp_path, 2)
+    runner = run(it, tmp_path)
+    seen = []
+    process = MeanAP.process
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            MeanAP, "process", lambda self, batch, samples: seen.extend(samples) or process(self, batch, samples)
+        )
+        runner.test()
+    file = tmp_path / "predictions.json"
+    found = read_json(file)["found"]
+    assert [f["boxes"] for f in found] == [s["found"]["boxes"].tolist() for s in seen]
+    assert [f["labels"] for f in found] == [s["found"]["labels"].tolist() for s in seen]
+    assert len(found) == 2
+
+    truths = [item["data_samples"] for item in it.dataset("test")]
+    for score, drawn in ((0.5, True), (0.49, False)):
+        said = [
+            {"boxes": t["boxes"].tolist(), "labels": t["labels"].tolist(), "scores": [score] * len(t["labels"])}
+            for t in truths
+        ]
+        write_json(file, {"found": said})
+        for picture, name in zip(it.pictures(tmp_path, 2), it.dataset("test").names, strict=True):
+            assert picture.name == name
+            same = picture.truth if drawn else picture.image
+            assert np.array_equal(np.asarray(picture.predicted), np.asarray(same))
+            assert not np.array_equal(np.asarray(picture.truth), np.asarray(picture.image))
+    picture = it.pictures(tmp_path, 1)[0]
+    left, top = (round(240 / 48 * edge) for edge in truths[0]["boxes"][0][:2].tolist())
+    colour = picture.colours[VOC_CLASSES[truths[0]["labels"][0] - 1]]
+    assert "#{:02x}{:02x}{:02x}".format(*picture.truth.getpixel((left, top))) == colour
+    write_json(file, {"found": said[:1]})
+    with pytest.raises(PxframeError, match="is not of these 2 test images; run the job again"):
+        it.pictures(tmp_path, 1)

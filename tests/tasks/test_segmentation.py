@@ -510,3 +510,29 @@ def test_the_loss_is_the_head_s_but_for_the_pixels_it_divides_by(root, tmp_path)
     assert scores.keys() == set(names)
     for name, gradient in zip(names, gradients, strict=True):
         torch.testing.assert_close(scores[name] * share, (gradient * weights[name]).abs(), rtol=1e-4, atol=1e-8)
+
+
+def test_saved_labels_are_drawn_beside_the_truth_in_the_classes_colours(root, tmp_path):
+    it = task(root, save_predictions=True)
+    with pytest.raises(PxframeError, match="no predictions were saved; add save_predictions=True to the task"):
+        it.pictures(tmp_path, 2)
+    (tmp_path / "predictions").mkdir()
+    labels = {}
+    for name in ("val1", "val2", "val3"):  # a run that was stopped has not written all of them
+        labels[name] = np.asarray(Image.open(root / "SegmentationClass" / f"{name}.png"))
+        Image.fromarray(np.where(labels[name] == 255, 0, labels[name])).save(tmp_path / "predictions" / f"{name}.png")
+    first, second = it.pictures(tmp_path, 2)
+    assert (first.name, second.name) == ("val1", "val2")
+    for picture in (first, second):
+        label = labels[picture.name]
+        image, truth, predicted = map(np.asarray, (picture.image, picture.truth, picture.predicted))
+        assert image.shape == truth.shape == predicted.shape == (*label.shape, 3)
+        colour = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 255: (128, 128, 128)}  # Pascal VOC's own
+        for number in np.unique(label):
+            assert (truth[label == number] == colour[number]).all()
+        kept = label != 255
+        assert (truth[kept] == predicted[kept]).all()
+        assert (predicted[~kept] == 0).all()
+        square = image[label % 255 > 0].mean(0)
+        assert square.argmax() == (0 if 1 in label else 2)  # red or blue, as in the file: not BGR
+    assert first.colours == {"background": "#000000", "bicycle": "#008000", "does not count": "#808080"}

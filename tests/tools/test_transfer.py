@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -68,6 +67,7 @@ tasks = dict(
         ),
         epochs=2,
         batch_size=4,
+        save_predictions=True,
     ),
 )
 """
@@ -110,7 +110,20 @@ def test_results_and_table(finished):
         assert row["sparsity"] == pytest.approx(1 - row["prunable_left"] / total)
         assert f"{row['value']:.2f}" in done.stdout
     assert done.stderr == ""
-    assert done.stdout.rstrip().endswith(f"results: {work / 'results.json'}, {work / 'results.png'}")
+    assert done.stdout.rstrip().endswith(f"results: {work / 'results.json'}, {work / 'report.html'}")
+
+
+def test_transfer_writes_the_report_and_the_command_writes_the_same(finished, capsys):
+    """Pictures, too: the command builds the tasks anew from the job's record."""
+    work, _ = finished
+    names = ("report.html", "results.csv", "results.tex", "results.svg", "results.pdf")
+    first = {name: (work / name).read_bytes() for name in names}
+    page = first["report.html"].decode()
+    for text in ("px-rounds=5", "one seed: cannot be told", "tiny.py", "layer1.0.conv1.weight"):
+        assert text in page
+    assert page.count('<img src="data:image/webp;base64,') == 2 * (2 + 2)  # image, truth, dense network, best ticket
+    assert cli.main(["report", str(work)]) == 0
+    assert {name: (work / name).read_bytes() for name in names} == first
 
 
 def test_pruned_weights_are_zero_in_the_trained_models(finished):
@@ -231,8 +244,9 @@ def test_every_seed_and_scorer_in_one_table_and_one_figure(config, finished, tmp
     one, other = (r["value"] for r in table if r["variant"] == "snip-80.00")
     assert f"{(one + other) / 2:.2f} ± {abs(one - other) / 2**0.5:.2f}" in printed
     assert "seed 1: digits, snip-80.00: accuracy" in printed
-    with Image.open(tmp_path / "results.png") as figure:
-        assert figure.width > figure.height > 300
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("2 seeds, p") == 2
+    assert page.count("<figcaption>digits: accuracy (%)</figcaption>") == 1
 
 
 def test_a_whole_model_is_pruned_with_its_head_as_training_begins_with_it(config, finished, tmp_path):

@@ -1,0 +1,121 @@
+"""The report of a work folder: one web page, and beside it CSV, LaTeX and figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pxframe.base.errors import some
+from pxframe.base.files import replacing
+from pxframe.job.results import label
+from pxframe.plugin.task import Task
+from pxframe.report import sections
+from pxframe.report.compare import Answer, answers, lead, percent
+from pxframe.report.embedded import colours
+from pxframe.report.figures import drawn_tasks, methods, metric_figure, save
+from pxframe.report.found import Found, missing_sentences, read
+from pxframe.report.pictures import galleries
+from pxframe.report.tables import csv_text, latex_text
+from pxframe.report.tickets import read_tickets
+
+Row = Mapping[str, Any]
+
+
+def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
+    """Write the report of a job, finished or not, into its work folder.
+
+    ``report.html`` is whole in itself; ``results.csv`` has every run, ``results.tex`` the means, and ``results.svg``
+    and ``results.pdf`` the figure, where there is something to draw. The same results give the same files.
+
+    Args:
+        root: the work folder.
+        tasks: the job's tasks by name, where they are built already; they draw the pictures.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        PxframeError: there are no results, or they are damaged; or the folder cannot be written.
+    """
+    found = read(root)
+    compared = answers(found.rows)
+    figure = metric_figure(found.rows, sections.tasks_of(found.rows))
+    if figure is not None:
+        for suffix in (".svg", ".pdf"):
+            save(figure, root / f"results{suffix}")
+    texts = {
+        "results.csv": csv_text(found.rows),
+        "results.tex": latex_text(found.rows, compared),
+        "report.html": _page(found, compared, tasks),
+    }
+    for name, text in texts.items():
+        with replacing(root / name) as scratch:
+            scratch.write_text(text, encoding="utf-8")
+    return root / "report.html"
+
+
+def _page(found: Found, compared: Sequence[Answer], tasks: Mapping[str, Task] | None) -> str:
+    tickets = read_tickets(found)
+    by_layer, profiled = sections.layers(found.rows, tickets)
+    environment = Environment(
+        loader=PackageLoader("pxframe.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": sections.number, "label": label}
+    source = environment.loader
+    assert source is not None
+    parts = {name: Markup(source.get_source(environment, file)[0]) for name, file in _PARTS.items()}
+    page: str = environment.get_template("report.html").render(
+        **parts,
+        colours=colours(),
+        title=_title(found),
+        found=found,
+        lead=lead(compared),
+        answers=compared,
+        seeds=found.seeds,
+        methods=methods(found.rows),
+        tasks=sections.tasks_of(found.rows),
+        warnings=[*missing_sentences(found.missing), *sections.fallen(found.rows), *found.notes, *tickets.notes],
+        table=sections.table(found.rows, compared),
+        charts=sections.charts(found.rows, compared),
+        drawable=len(drawn_tasks(found.rows)),
+        layers=by_layer,
+        profiled=profiled,
+        absent=some(tickets.absent, most=8),
+        seconds=sections.seconds(found.rows),
+        untrained=sections.untrained(found.rows),
+        ill=sections.ill(found.rows, tickets),
+        galleries=galleries(found, compared, tasks),
+        **_provenance(found),
+        settings=json.dumps(found.job, indent=1, ensure_ascii=False) if found.job else "",
+    )
+    return page
+
+
+_PARTS = {"style": "report.css", "script": "report.js"}
+
+
+def _title(found: Found) -> str:
+    return Path(str(found.about.get("config") or found.job.get("file") or found.root.resolve().name)).stem
+
+
+def _provenance(found: Found) -> dict[str, Any]:
+    """The config's path, the device, threads, versions, and when ``results.json`` was written; empty if not known."""
+    file, versions = found.root / "results.json", found.about.get("versions")
+    written = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc) if file.exists() else None
+    return {
+        "config": found.about.get("config") or found.job.get("file") or "",
+        "device": found.about.get("device") or found.job.get("device") or "",
+        "threads": found.job.get("threads") or "",
+        "versions": versions if isinstance(versions, dict) else {},
+        "written": written.strftime("%Y-%m-%d %H:%M UTC") if written else "",
+    }
