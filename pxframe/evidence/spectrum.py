@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,17 +95,23 @@ def ntk_spectrum(
         return _estimated(kernel, largest, probes, seed)
 
 
-def distance(spectrum: Spectrum, other: Spectrum) -> float:
-    """The mean of |log10 a - log10 b| over eigenvalues a and b of the same rank, the largest first.
+def log_distance(values: Sequence[float], others: Sequence[float]) -> float | None:
+    """The mean of |log10 a - log10 b| over eigenvalues a and b of the same rank.
 
     Ranks where either one is below 1e-6 of its spectrum's largest are left out: float32 gradients say no more of them.
+
+    Args:
+        values, others: the largest first.
+
+    Returns:
+        None if no rank is left.
     """
-    number = min(len(spectrum.eigenvalues), len(other.eigenvalues))
-    pairs = [s.eigenvalues[:number] for s in (spectrum, other)]
-    sound = np.logical_and(*(values > 1e-6 * values[0] for values in pairs))
+    number = min(len(values), len(others))
+    pair = [np.asarray(one[:number]) for one in (values, others)]
+    sound = np.logical_and(*(one > 1e-6 * one[0] for one in pair))
     if not sound.any():
-        return float("nan")
-    return float(np.abs(np.log10(pairs[0][sound]) - np.log10(pairs[1][sound])).mean())
+        return None
+    return float(np.abs(np.log10(pair[0][sound]) - np.log10(pair[1][sound])).mean())
 
 
 def _net(model: nn.Module, ticket: Ticket | None) -> Net:
