@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pxframe_tools.common import add_job_arguments, begin, choose_threads
 
 if TYPE_CHECKING:
+    from pxframe.job.config import JobConfig
+    from pxframe.job.job import Job
     from pxframe.job.measured import Measure
 
 Row = dict[str, Any]
@@ -21,39 +22,58 @@ Row = dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser, images: int) -> None:
     """Those of every job, and how many images to look at."""
     add_job_arguments(parser)
-    parser.add_argument("--images", type=int, default=images, metavar="N", help=f"images to look at; default: {images}")
+    parser.add_argument(
+        "--images", type=number, default=images, metavar="N", help=f"images to look at; default: {images}"
+    )
 
 
-def rows_of(
-    args: argparse.Namespace, what: str, settings: Mapping[str, Any], measure: Measure
-) -> tuple[Path, list[Row]]:
-    """The job's work folder, and a row for each seed and ticket."""
+def number(text: str) -> int:
+    """A whole number of at least 1, or the error that argparse tells."""
+    found = int(text)
+    if found < 1:
+        raise ValueError
+    return found
+
+
+def job_of(args: argparse.Namespace, tasks: bool = False, change: Callable[[JobConfig], None] | None = None) -> Job:
+    """The job, checked and tried out.
+
+    Args:
+        tasks: whether its tasks will be trained, and are to be built.
+        change: called with the config before the job is built.
+    """
     config = begin(args)  # before torch is imported, which takes seconds
-    from pxframe.base.options import whole_number
-    from pxframe.job.claim import claimed, earlier_threads
+    if change is not None:
+        change(config)
+    from pxframe.job.claim import earlier_threads
     from pxframe.job.job import Job
-    from pxframe.job.measured import measured
     from pxframe.job.stages import rehearse
 
-    whole_number(what, "images", args.images)
-    job = Job.from_config(config, device=args.device, tasks=[], resume=args.resume)
+    job = Job.from_config(config, device=args.device, tasks=None if tasks else [], resume=args.resume)
     print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
-    say = functools.partial(print, flush=True)
     rehearse(job, say)
-    rows: list[Row] = []
-    with claimed(job):
-        for repetition in job.repetitions():
-            rows += measured(repetition, what, settings, args.images, measure, say)
-    return job.root, rows
+    return job
 
 
-def write(root: Path, what: str, args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> Path:
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def rows_of(job: Job, what: str, settings: Mapping[str, Any], images: int, measure: Measure) -> list[Row]:
+    """A row for each seed and ticket of a job whose folder is claimed; see :func:`pxframe.job.measured.measured`."""
+    from pxframe.job.measured import measured
+
+    return [row for one in job.repetitions() for row in measured(one, what, settings, images, measure, say)]
+
+
+def write(job: Job, what: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> Path:
     """``WORK_DIR/WHAT.json``: the rows, the config and the versions."""
     from pxframe.base.files import write_json
     from pxframe.base.versions import versions
 
-    file = root / f"{what}.json"
-    write_json(file, {"rows": list(rows), "config": args.config, "images": args.images, "versions": versions()})
+    file = job.root / f"{what}.json"
+    write_json(file, {"rows": list(rows), "config": job.config.file, "versions": versions(), **about})
     return file
 
 

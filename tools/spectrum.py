@@ -33,15 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = {"largest": args.largest, **({"probes": args.probes} if args.largest else {})}
 
-    def measure(model: Any, ticket: Any, batches: list[Any]) -> dict[str, Any]:
+    def measure(job: Any, model: Any, variant: str, ticket: Any, batches: list[Any]) -> dict[str, Any]:
         from pxframe.evidence.spectrum import ntk_spectrum
 
         found = ntk_spectrum(model, batches, ticket, largest=args.largest, probes=args.probes)
         lists = {"eigenvalues": found.eigenvalues.tolist(), "errors": found.errors.tolist()}
         return {**lists, "trace": found.trace, "trace_error": found.trace_error, "size": found.size}
 
-    root, rows = measuring.rows_of(args, "spectrum", settings, measure)
+    job = measuring.job_of(args)
     from pxframe.evidence.spectrum import log_distance
+    from pxframe.job.claim import claimed
+
+    with claimed(job):
+        rows = measuring.rows_of(job, "spectrum", settings, args.images, measure)
 
     dense = {row["seed"]: row for row in rows if not row["sparsity"]}
     for row in rows:
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             "distance from dense": ("distance", "{:.2f}".format),
         },
     )
-    print(f"\nspectra: {measuring.write(root, 'spectrum', args, rows)}")
+    print(f"\nspectra: {measuring.write(job, 'spectrum', rows, images=args.images)}")
     return 0
 
 

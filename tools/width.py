@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    def measure(model: Any, ticket: Any, batches: list[Any]) -> dict[str, Any]:
+    def measure(job: Any, model: Any, variant: str, ticket: Any, batches: list[Any]) -> dict[str, Any]:
         from pxframe.evidence.width import depth, widths
 
         found = widths(model, ticket, batches[0][0])
@@ -37,7 +37,11 @@ def run(args: argparse.Namespace) -> int:
             "layers_in_all": len(found),
         }
 
-    root, rows = measuring.rows_of(args, "width", {}, measure)
+    job = measuring.job_of(args)
+    from pxframe.job.claim import claimed
+
+    with claimed(job):
+        rows = measuring.rows_of(job, "width", {}, 1, measure)
     measuring.print_means(
         rows,
         {
@@ -48,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             "of": ("layers_in_all", "{:.0f}".format),
         },
     )
-    print(f"\nwidths: {measuring.write(root, 'width', args, rows)}")
+    print(f"\nwidths: {measuring.write(job, 'width', rows)}")
     return 0
 
 

@@ -15,8 +15,8 @@ from pxframe.job.tickets import make_tickets
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
 
-#: ``measure(model, ticket, batches)``: a dict of numbers, texts and lists.
-Measure = Callable[[nn.Module, Ticket, list[Any]], Mapping[str, Any]]
+#: ``measure(job, model, variant, ticket, batches)``: a dict of numbers, texts and lists. The job has one seed.
+Measure = Callable[[Job, nn.Module, str, Ticket, list[Any]], Mapping[str, Any]]
 
 
 def measured(
@@ -50,7 +50,7 @@ def measured(
         if row is None:
             batches = batches or list(task.batches(images, min(images, job.scored_on.batch_size), seed=job.seed))
             with blaming(f"{what} of {variant}, seed {job.seed}"):
-                found = measure(model.to(job.device), ticket, batches)
+                found = measure(job, model.to(job.device), variant, ticket, batches)
             about = {"seed": job.seed, "variant": variant, "method": method_of(job, variant, ticket)}
             row = {**about, "sparsity": ticket.sparsity, **found}
             save_row(file, row, recipe)

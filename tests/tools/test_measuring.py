@@ -126,7 +126,6 @@ def test_widths_are_counted_for_every_ticket(job, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["spectrum", "--images", "0"], "'images'"),
         (["spectrum", "--images", "4", "--largest", "12"], "spectrum of dense, seed 0: the kernel has 12 rows"),
         (["width", "--cfg-options", "prune.whole=True", "prune.data=None"], "prune.whole makes those of each task"),
     ],
@@ -136,3 +135,25 @@ def test_mistakes_cost_one_line(job, capsys, arguments, words):
     said = capsys.readouterr().err
     assert words in said
     assert said.count("\n") == 1
+
+
+def test_times_stand_beside_results_for_every_number_of_rounds(job, capsys, monkeypatch):
+    assert cli.main(["timing", *job, "--rounds", "1", "3", "--cfg-options", "seed=0", "prune.scorer=px"]) == 0
+    rows = rows_of(job, "timing")
+    assert [(row["variant"], row["rounds"]) for row in rows if row["method"].startswith("px")] == [
+        ("px-rounds=1-90.00", 1),
+        ("px-rounds=3-90.00", 3),
+    ]
+    assert all(row["prune_seconds"] > 0 and 0 <= row["value"] <= 100 for row in rows)
+    assert "seconds to prune" in capsys.readouterr().out
+    monkeypatch.setattr("pxframe.pruning.loop.prune", lambda *_, **__: pytest.fail("it was timed again"))
+    again = ["timing", *job, "--rounds", "1", "3", "--resume", "--cfg-options", "seed=0", "prune.scorer=px"]
+    assert cli.main(again) == 0
+    assert rows_of(job, "timing") == rows
+
+
+def test_a_number_that_is_none_is_refused(job, capsys):
+    for arguments in (["spectrum", *job, "--images", "0"], ["timing", *job, "--rounds", "two"]):
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+        assert "invalid number value" in capsys.readouterr().err
