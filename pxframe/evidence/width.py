@@ -11,6 +11,7 @@ from torch import nn
 
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
+from pxframe.pruning.precision import full_precision
 from pxframe.refits.fan_in import fan_in
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
@@ -49,9 +50,9 @@ def widths(model: nn.Module, ticket: Ticket, inputs: Any) -> list[Width]:
         PxframeError: the ticket does not fit the model, or the model's graph cannot be read.
     """
     model = unwrapped(model)
-    ticket.check(model)
+    ticket.check_own(model)
     device = next(model.parameters()).device
-    with seeded(derived_seed(0, "width"), device):
+    with full_precision(device), seeded(derived_seed(0, "width"), device):
         net = Net(model, {name: mask.to(device) for name, mask in ticket.masks.items()})
         first = Batches([(inputs, None)], device).first()
         assert first is not None

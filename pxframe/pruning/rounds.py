@@ -129,6 +129,7 @@ class Rounds:
             start = dict(self.method.restart(net) or {})
         refit = self.plan.refit
         with blaming(f"refit {refit.name!r}"):
+            refit.check_start(net, start)
             return start | refit.values(net, self.data, {**net.buffers, **net.parameters, **start}, net.held)
 
 

@@ -145,3 +145,31 @@ def test_a_kernel_too_large_for_its_matrix_is_refused_before_it_is_made(model, m
     monkeypatch.setattr(kernels.Kernel, "matrix", lambda self: pytest.fail("it was made"))
     with pytest.raises(PxframeError, match="rows, and the whole matrix is made of up to 4096"):
         ntk_spectrum(model, [(torch.zeros(2000, 2, 6, 6).double(), None)])
+
+
+def test_parameters_that_take_no_gradients_are_no_part_of_it(model, batches):
+    whole = ntk_spectrum(model, batches, measured=False).trace
+    first, *_ = model.parameters()
+    first.requires_grad_(False)
+    part = ntk_spectrum(model, batches, measured=False).trace
+    first.requires_grad_()
+    gradients = [
+        torch.autograd.grad(out, first)[0]
+        for x, _ in batches
+        for one in x.split(1)
+        for out in model.eval()(one).flatten()
+    ]
+    assert whole - part == pytest.approx(sum(float(g.square().sum()) for g in gradients), rel=1e-6)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(PxframeError, match="takes gradients"):
+        ntk_spectrum(model, batches)
+
+
+def test_a_ticket_of_a_part_is_refused_and_the_caller_s_mode_does_not_matter(model, batches):
+    ticket = ticket_of(model, batches)
+    with pytest.raises(PxframeError, match="pass the module that it was made from"):
+        ntk_spectrum(nn.Sequential(model), batches, ticket)
+    plain = ntk_spectrum(model, batches, ticket).trace
+    with torch.inference_mode():
+        assert ntk_spectrum(model, batches, ticket).trace == plain
