@@ -117,7 +117,9 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
     if _is_trained(ticket, model) or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
         return ticket
     if job.pretrain is None or job.config.pretrain is None:
-        raise PxframeError("transfer='mask+weights': the ticket carries no weights, and there is no 'pretrain' task")
+        raise PxframeError(
+            "transfer='mask+weights': the ticket carries no trained weights, and there is no 'pretrain' task"
+        )
     file, work_dir = job.folder / "tickets" / f"{name}+weights.safetensors", job.folder / "pretrain" / name
     config = job.config.pretrain
     recipe = job.recipe(

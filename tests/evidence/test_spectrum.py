@@ -154,7 +154,7 @@ def test_parameters_that_take_no_gradients_are_no_part_of_it(model, batches):
     part = ntk_spectrum(model, batches, measured=False).trace
     first.requires_grad_()
     gradients = [
-        torch.autograd.grad(out, first)[0]
+        torch.autograd.grad(out, first, retain_graph=True)[0]
         for x, _ in batches
         for one in x.split(1)
         for out in model.eval()(one).flatten()
