@@ -6,6 +6,7 @@ All nodes see the work folder, the data and this installation under the same pat
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -32,8 +33,11 @@ class Rays:
     def __init__(self, address: str | None, threads: int, jobs: int | None = None) -> None:
         self._ray, self._threads, self._jobs = library(), threads, jobs
         cpus = threads * jobs if jobs is not None and address is None else None
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
+        handler = signal.getsignal(signal.SIGTERM)
         with blaming("--engine ray"):
             self._ray.init(address=address, num_cpus=cpus, log_to_driver=False, logging_level="error")
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would end the command without a word
         self._tasks: dict[Future[Ended], Any] = {}
 
     @property

@@ -63,14 +63,14 @@ class View:
 
     def done(self, cell: Cell, seconds: float) -> None:
         """The cell was done, in so many seconds."""
-        self._begun.pop(cell, None)
+        self._ended(cell)
         self._seconds[cell] = seconds
         left = self.time_left()
         self.say(f"{self._counted()} {cell}: done in {duration(seconds)}{f'; {left} left' if left else ''}")
 
     def failed(self, cell: Cell, why: str, log: Path, lines: Sequence[str], again: bool) -> None:
         """An attempt has failed; ``lines`` are the last of its log, ``again`` says whether another follows."""
-        self._begun.pop(cell, None)
+        self._ended(cell)
         what = "tried again" if again else f"given up after {self._schedule.attempts(cell)} attempts"
         self.say(f"{self._counted()} {cell}: failed, {why}; {what}; the last lines of {log}:")
         for line in lines or ["(it printed nothing)"]:
@@ -82,8 +82,15 @@ class View:
         if not (self._seconds and left):
             return ""
         now = time.monotonic()
-        expected = [max(0.0, self._expected(cell) - now + self._begun.get(cell, now)) for cell in left]
+        begun = dict(list(self._begun.items())[: self._width])
+        expected = [max(0.0, self._expected(cell) - now + begun.get(cell, now)) for cell in left]
         return f"about {duration(max(sum(expected) / min(self._width, len(left)), max(expected)))}"
+
+    def _ended(self, cell: Cell) -> None:
+        """Of more cells than can run, a cluster holds the later ones back: the first of these begins when one ends."""
+        self._begun.pop(cell, None)
+        if len(self._begun) >= self._width:
+            self._begun[list(self._begun)[self._width - 1]] = time.monotonic()
 
     def _expected(self, cell: Cell) -> float:
         """Seconds that a cell may take: as others of its kind and task, or of its kind, or any, did."""
@@ -98,16 +105,17 @@ class View:
 
     def _picture(self) -> Group:
         schedule, now = self._schedule, time.monotonic()
-        counts = f"{schedule.count('done')} of {len(schedule.cells)} done, {schedule.count('running')} running"
+        running = list(self._begun.items())[: self._width]
+        counts = f"{schedule.count('done')} of {len(schedule.cells)} done, {len(running)} running"
         counts += f", {schedule.count('failed')} failed"
         left = self.time_left()
         line = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=len(schedule.cells), completed=schedule.count("done"), width=30)
         line.add_row(bar, Text(counts), Text(f"{left} left" if left else ""))
         names = Table.grid(padding=(0, 2))
-        for cell, begun in list(self._begun.items())[:_NAMED]:
+        for cell, begun in running[:_NAMED]:
             names.add_row(Text(f"  {cell}"), Text(duration(now - begun)))
-        more = len(self._begun) - _NAMED
+        more = len(running) - _NAMED
         return Group(names, *([Text(f"  and {more} more")] if more > 0 else []), line)
 
 

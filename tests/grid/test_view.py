@@ -62,6 +62,19 @@ def test_the_time_left_is_that_of_cells_alike(schedule, clock):
     assert view.time_left() == "about 3 min"  # 60 s of the one that runs, 100 s of the other
 
 
+def test_a_cell_that_a_cluster_holds_back_begins_when_another_ends(schedule, clock):
+    view = View(schedule, 1)
+    schedule.done(TICKET)
+    for cell in TRAINED:
+        schedule.started(cell)
+        view.started(cell)
+    clock[0] = 100.0
+    schedule.done(TRAINED[0])
+    view.done(TRAINED[0], 100.0)
+    clock[0] = 120.0
+    assert view.time_left() == "about 3 min"  # 80 s of the one that began 20 s ago, 100 s of the last
+
+
 def test_the_picture_names_what_runs(schedule, clock):
     view = View(schedule, 2)
     out = io.StringIO()

@@ -1,0 +1,73 @@
+"""A real Ray cluster on this machine: a worker is killed while it trains, and the results are those of one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from grid_jobs import rows, write
+
+from pxframe.base.errors import PxframeError
+from pxframe.grid import rays
+
+COMMAND = [sys.executable, "-m", "pxframe_tools.cli", "transfer"]
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PxframeError, match=r"^--engine ray needs Ray: pip install pxframe\[ray\]$"):
+        rays.library()
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def line(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def cell_of(work, name):
+    """The process that does a cell, or None: the one whose parent leads its group."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = line(folder.name)
+            if f"--cell {name}" in words and str(work) in words and "pxframe.grid.leash" not in words:
+                return int(folder.name)
+        except OSError:
+            continue
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_worker_killed_while_it_trains(tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: pip install pxframe[ray]")
+    config = write(tmp_path, ("epochs=2", "epochs=12"))
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    one = subprocess.run([*COMMAND, config, "--work-dir", str(tmp_path / "one")], env=env, capture_output=True)
+    assert one.returncode == 0, one.stderr
+    work = tmp_path / "many"
+    arguments = ["--work-dir", str(work), "--engine", "ray", "--jobs", "2", "--retries", "1"]
+    with subprocess.Popen([*COMMAND, config, *arguments], env=env, stdout=subprocess.PIPE, text=True) as driver:
+        running = work / "seed-0" / "a" / "magnitude-80.00"
+        while not (list(running.glob("epoch_*.pth")) or driver.poll() is not None):
+            time.sleep(0.01)
+        cell = cell_of(work, "seed-0/a/magnitude-80.00")
+        assert cell is not None
+        worker = parent(parent(cell))
+        assert line(worker).startswith("ray::run"), line(worker)
+        os.kill(worker, signal.SIGKILL)
+        while os.path.isdir(f"/proc/{cell}"):  # the test is stopped if it never ends
+            time.sleep(0.01)
+        printed = driver.communicate()[0]
+    assert driver.returncode == 0, printed
+    assert printed.count("failed, what ran it was lost") == 1
+    assert printed.count(": done in ") == 3
+    assert rows(work) == rows(tmp_path / "one")
+    log = (work / "logs" / "seed-0" / "a" / "magnitude-80.00.log").read_text()
+    assert log.count("a, magnitude-80.00: ") == 1  # done once
+    assert (running / "train.log").read_text().count("epoch 1/12") == 1  # the second attempt went on with the first
