@@ -38,6 +38,7 @@ class Rays:
         with blaming("--engine ray"):
             self._ray.init(address=address, num_cpus=cpus, log_to_driver=False, logging_level="error")
         signal.signal(signal.SIGTERM, handler)  # Ray's own would end the command without a word
+        self._task = self._ray.remote(max_retries=0, num_cpus=threads)(run)
         self._tasks: dict[Future[Ended], Any] = {}
 
     @property
@@ -53,7 +54,7 @@ class Rays:
 
     def submit(self, command: Sequence[str], env: Mapping[str, str], log: Path, gpus: float) -> Future[Ended]:
         """Hand a command of Python to the cluster. The future fails where the process that waits for it is lost."""
-        task = self._ray.remote(max_retries=0, num_cpus=self._threads, num_gpus=gpus)(run)
+        task = self._task.options(num_gpus=gpus)
         reference = task.remote(list(command), {**sent(os.environ), **env}, str(log.absolute()))
         future: Future[Ended] = reference.future()
         self._tasks[future] = reference

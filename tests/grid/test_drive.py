@@ -34,7 +34,8 @@ class Here:
         try:
             code = cell.run(argparse.Namespace(file=file, cell=name))
         except Exception as error:
-            log.write_text(f"error: {error}\n")
+            with log.open("a") as file:
+                file.write(f"error: {error}\n")
             code = 1
         future.set_result(Ended(code, 1.0))
         return future
@@ -79,6 +80,42 @@ def test_a_grid_gives_what_one_process_gives_and_starts_nothing_that_is_finished
     cells, printed = run(more, "many", "--jobs", "1", "--resume")  # no controls now
     assert cells == ["seed-0/b/magnitude-80.00"]
     assert printed.count("seed-0/b/magnitude-80.00: task.epochs was 1, now 3; made again") == 1
+
+
+SHAPES = {
+    "whole models": [
+        (", data=_digits([0, 1, 2], head=None))", ', whole=True, controls=["random"])'),
+        ("controls=[], ", ""),
+    ],
+    "weights of tickets": [
+        ("backbone = ", 'pretrain = _digits([0, 1, 2], head=None)\ntransfer = "mask+weights"\nbackbone = '),
+        ("controls=[]", 'controls=["dense"]'),
+    ],
+    "seeds, levels and refits": [
+        ("backbone = ", "seed = [4, 1]\nbackbone = "),
+        ('scorer="magnitude"', 'scorer=["snip", dict(type="snip", refit="bn")]'),
+        ("sparsity=0.8", "sparsity=[0.5, 0.8]"),
+        ("tasks = dict(a=_digits([3, 4, 5, 6]), ", "tasks = dict("),
+    ],
+    "a given ticket": [("controls=[]", 'controls=["random", "dense"]')],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_grid_of_every_shape_gives_what_one_process_gives(run, tmp_path, shape):
+    arguments = []
+    if shape == "a given ticket":
+        run(write(tmp_path), "earlier", command="prune")
+        (ticket,) = (tmp_path / "earlier").rglob("*.safetensors")
+        arguments = ["--ticket", str(ticket.rename(tmp_path / "mine.safetensors"))]
+    config = write(tmp_path, ("epochs=2", "epochs=1"), *SHAPES[shape])
+    run(config, "one", *arguments)
+    cells, printed = run(config, "many", "--jobs", "1", *arguments)
+    assert rows(tmp_path / "many") == rows(tmp_path / "one")
+    assert len(cells) == len(set(cells))
+    assert "failed" not in printed
+    assert run(config, "one", "--jobs", "1", "--resume", *arguments)[0] == []
 
 
 def test_a_cell_that_fails_leaves_the_others_alone_and_its_log_is_shown(run, tmp_path, monkeypatch):

@@ -74,6 +74,8 @@ def reference(tmp_path_factory):
 
 def test_equal_to_one_process_with_one_cell_tried_again_and_one_given_up(reference):
     folder, config, expected = reference
+    for mark in ("once", "never"):
+        (folder / mark).unlink(missing_ok=True)
     code, printed = run(config, folder / "many", "--jobs", "2")
     assert code == 1, printed
     assert printed.count("seed-0/once/magnitude-80.00: failed, exit code 9; tried again") == 1
