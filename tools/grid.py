@@ -35,7 +35,7 @@ def checked_grid(args: argparse.Namespace) -> bool:
     """Whether the command was asked to run its stages as processes.
 
     Raises:
-        PxframeError: an argument that does not go with the others.
+        PxframeError: an argument that does not go with the others; or Ray is asked for and not installed.
     """
     ray = args.engine == "ray"
     for name in ("address", "gpus_per_run"):
@@ -53,6 +53,10 @@ def checked_grid(args: argparse.Namespace) -> bool:
         raise PxframeError(f"--gpus-per-run must be above 0, got {args.gpus_per_run}")
     if ray and ":" in args.device:
         raise PxframeError(f"--device {args.device}: Ray chooses the GPU of every run; give --device cuda")
+    if ray:
+        from pxframe.grid.rays import library
+
+        library()  # before work begins
     return ray or args.jobs is not None
 
 

@@ -225,7 +225,8 @@ def test_processes_share_the_cores(monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_the_guide_s_commands_are_understood():
+def test_the_guide_s_commands_are_understood(monkeypatch):
+    monkeypatch.setattr("pxframe.grid.rays.library", lambda: None)
     from pxframe_tools import prune, transfer
     from pxframe_tools.grid import checked_grid
 

@@ -12,6 +12,7 @@ from grid_jobs import rows, write
 
 from pxframe.base.errors import PxframeError
 from pxframe.grid import rays
+from pxframe_tools import cli
 
 COMMAND = [sys.executable, "-m", "pxframe_tools.cli", "transfer"]
 
@@ -20,6 +21,13 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PxframeError, match=r"^--engine ray needs Ray: pip install pxframe\[ray\]$"):
         rays.library()
+
+
+def test_it_is_said_before_work_begins(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    arguments = ["transfer", write(tmp_path), "--work-dir", str(tmp_path / "work"), "--engine", "ray"]
+    assert cli.main(arguments) == 2
+    assert "".join(capsys.readouterr()) == "error: --engine ray needs Ray: pip install pxframe[ray]\n"
 
 
 def parent(pid):
