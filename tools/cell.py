@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from pxframe.grid.work import Work
 
     torch.set_num_threads(about["threads"])
-    job = job_of(told, config, about["tasks"])
+    job = job_of(told, config, tasks_of(args.cell, about["tasks"], given=told.ticket is not None))
     if config_digest(job) != about["config"]:
         raise PxframeError(f"{told.config} was changed since the command was started; stop it, and start it again")
     known = {str(cell): cell for cell in cells(job)}
@@ -55,6 +55,15 @@ def run(args: argparse.Namespace) -> int:
     with waiting(cell.lock(job.root), say):
         Work(job, cell.seed, say).do(cell)
     return 0
+
+
+def tasks_of(cell: str, tasks: list[str], given: bool) -> list[str]:
+    """The tasks that a cell is built with: its own, as reading the data of all of them may take long.
+
+    Beside a ticket that was given, controls are scored on the first task. A cell of no task is built with it, too.
+    """
+    own = [part for part in cell.split("/")[1:-1] if part in tasks]  # no task is called like another part of a name
+    return list(dict.fromkeys([*(tasks[:1] if given or not own else []), *own]))
 
 
 if __name__ == "__main__":

@@ -211,6 +211,21 @@ def test_a_cell_is_told_the_command_s_arguments_as_they_were_typed():
     assert first.cfg_options["tasks.a.mean"] == (1.0, 2.0, 3.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "tasks"),
+    [
+        ("seed-0/pretrain", False, ["a"]),
+        ("seed-0/tickets/px-90.00", False, ["a"]),
+        ("seed-0/tickets/b/px-90.00", False, ["b"]),
+        ("seed-0/pretrain/b", False, ["a"]),  # a ticket may be called like a task
+        ("seed-0/b/a", False, ["b"]),
+        ("seed-0/b/a", True, ["a", "b"]),
+    ],
+)
+def test_a_cell_reads_the_data_of_its_own_task(name, given, tasks):
+    assert cell.tasks_of(name, ["a", "b"], given) == tasks
+
+
 def test_processes_share_the_cores(monkeypatch):
     import torch
 
