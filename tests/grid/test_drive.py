@@ -61,12 +61,12 @@ def run(tmp_path, monkeypatch, capsys):
 
 
 def test_a_grid_gives_what_one_process_gives_and_starts_nothing_that_is_finished(run, tmp_path, monkeypatch):
-    config = write(tmp_path, ("controls=[]", 'controls=["dense"]'), ("epochs=2", "epochs=1"))
+    config = write(tmp_path, ("epochs=2", "epochs=1"))
     run(config, "one")
     cells, printed = run(config, "many", "--jobs", "2")
     assert rows(tmp_path / "many") == rows(tmp_path / "one")
-    assert len(cells) == len(set(cells)) == 2 + 4
-    assert "[6/6] seed-0/b/magnitude-80.00: done in 1 s" in printed
+    assert len(cells) == len(set(cells)) == 1 + 2
+    assert "[3/3] seed-0/b/magnitude-80.00: done in 1 s" in printed
     assert (tmp_path / "many" / "results.png").exists()
 
     monkeypatch.setattr(stages, "train", lambda *_, **__: pytest.fail("it was finished"))
@@ -77,7 +77,7 @@ def test_a_grid_gives_what_one_process_gives_and_starts_nothing_that_is_finished
     monkeypatch.undo()
     monkeypatch.setattr(local, "Local", Here)
     more = write(tmp_path, ("b=_digits([7, 8])", "b=_digits([7, 8], epochs=3)"), ("epochs=2", "epochs=1"))
-    cells, printed = run(more, "many", "--jobs", "1", "--resume")  # no controls now
+    cells, printed = run(more, "many", "--jobs", "1", "--resume")
     assert cells == ["seed-0/b/magnitude-80.00"]
     assert printed.count("seed-0/b/magnitude-80.00: task.epochs was 1, now 3; made again") == 1
 
