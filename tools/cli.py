@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from pxframe.base.errors import PxframeError
 from pxframe_tools import prune, report, show, spectrum, timing, transfer, width
-from pxframe_tools.common import add_common, add_job_arguments, one_line_errors, parsed, start
+from pxframe_tools.common import add_common, one_line_errors, parsed, start
 
 
 def list_registered(args: argparse.Namespace) -> int:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.set_defaults(run=show.run)
 
     command = commands.add_parser("prune", help="make the tickets of a job")
-    add_job_arguments(command)
+    prune.add_arguments(command)
     command.set_defaults(run=prune.run)
 
     command = commands.add_parser("transfer", help="make the tickets of a job and train every task with each")
