@@ -53,6 +53,7 @@ def sweep(
     columns_of_runs = list(zip(*runs, strict=True))  # for each batch, its run of every network
     left = [iter(trace.nodes) for trace in traces]
     waiting = [deque(products.items()) for products in found]
+    del found  # which would hold the products, and their indices, to the end
     with torch.no_grad():
         while waiting and waiting[0]:
             here = [queue.popleft() for queue in waiting]
@@ -89,8 +90,8 @@ def _check_alike(found: Sequence[Sequence[Product]]) -> None:
             if one is None or other is None or (one.name, one.shape) != (other.name, other.shape):
                 name = (one or other).name
                 raise PxframeError(
-                    f"{name} is used in another way, or at another place, for some of the batches; give batches for "
-                    f"which the model computes the same, or exclude it (exclude={name!r}; prune.exclude in a config)"
+                    f"{name} is used in another way, or at another place, for some of the batches; give samples of "
+                    f"one size, or exclude it (exclude={name!r}; prune.exclude in a config)"
                 )
 
 
@@ -135,6 +136,6 @@ def pieces(net: Net, inputs: Any) -> list[Any]:
         return [inputs]
     products = find_products(net.trace(net.one(inputs)), net.masks, net.device).values()
     sizes = [p.columns(torch.empty(p.source.meta["val"].shape, device="meta")).numel() for p in products]
-    most = max(1, min(number, _MOST // max(1, *sizes)))
+    most = max(1, min(number, _MOST // max([1, *sizes])))
     parts = -(-number // most)
     return split(inputs, [number // parts + (part < number % parts) for part in range(parts)])
