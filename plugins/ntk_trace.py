@@ -19,10 +19,10 @@ class NTKTrace(pxframe.Scorer):
     (Jacot, Gabriel, Hongler, "Neural Tangent Kernel", NeurIPS 2018). PX (``px``) bounds this trace by sums over paths,
     which need no gradient of single samples and outputs; ``ntk_sap`` estimates how it depends on the mask.
 
-    The model runs in eval mode. All floating-point outputs count. Labels are not read. Scores have the shape and dtype
-    of their weight. The time is that of a forward pass for each sample, and a backward pass for each sample and each
-    output or probe. Of a network with more than four million prunable weights, or one that cannot take many samples
-    together, the forward pass is repeated, too, so that the memory stays bounded.
+    The model runs in eval mode. All floating-point outputs count. Labels are not read. Scores have the shape of their
+    weight, and float32 at least: squares of float16 vanish. The time is that of a forward pass for each sample, and a
+    backward pass for each sample and each output or probe. Of a network with more than four million prunable weights,
+    or one that cannot take many samples together, the forward pass is repeated, too, so that the memory stays bounded.
 
     Args:
         probes: at least 1. With K outputs for each sample, K at most ``probes``, the sum over k is taken exactly. With
@@ -44,14 +44,15 @@ class NTKTrace(pxframe.Scorer):
         whole_number("ntk_trace", "probes", self.probes)
 
     def score(self, net, batches):
-        total = {name: torch.zeros_like(weight) for name, weight in net.weights.items()}
+        weights = {name: weight.to(net.path_dtype) for name, weight in net.weights.items()}
+        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         along = net.with_(loss=_products)
         for inputs, _ in batches:
             for directions, share in self._directions(net, inputs):
                 rows = directions.shape[1]
                 for gradients in along.sample_gradients([(inputs, directions)], rows=rows):
                     for name, gradient in gradients.items():
-                        total[name] += (gradient * net.weights[name]).square_().sum((0, 1)).mul_(share)
+                        total[name] += (gradient * weights[name]).square_().sum((0, 1)).mul_(share)
         return total
 
     def _directions(self, net, inputs):
