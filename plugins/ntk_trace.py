@@ -6,9 +6,9 @@ import torch
 
 import pxframe
 from pxframe.base.devices import sent
-from pxframe.base.inputs import first, leaves, samples
+from pxframe.base.inputs import first, samples
 from pxframe.base.options import whole_number
-from pxframe.scoring.samples import rows_at_once
+from pxframe.scoring.samples import along_rows, outputs_of, rows_at_once
 
 
 @dataclass
@@ -46,7 +46,7 @@ class NTKTrace(pxframe.Scorer):
     def score(self, net, batches):
         weights = {name: weight.to(net.path_dtype) for name, weight in net.weights.items()}
         total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        along = net.with_(loss=_products)
+        along = net.with_(loss=along_rows)
         for inputs, _ in batches:
             for directions, share in self._directions(net, inputs):
                 rows = directions.shape[1]
@@ -62,7 +62,7 @@ class NTKTrace(pxframe.Scorer):
         """
         number = samples(inputs)
         with net.evaluating(), torch.no_grad():
-            outputs = _outputs(net(first(inputs)))
+            outputs = outputs_of(net(first(inputs)))[0]
         exact = len(outputs) <= self.probes
         rows = rows_at_once(net, min(self.probes, len(outputs)), number * len(outputs))
         for k in range(0, min(self.probes, len(outputs)), rows):
@@ -73,19 +73,6 @@ class NTKTrace(pxframe.Scorer):
                 shape = (min(rows, self.probes - k), number, len(outputs))
                 signs = torch.randint(2, shape, generator=net.generator, dtype=torch.int8).transpose(0, 1)
                 yield sent(signs, net.device).to(outputs.dtype).mul_(2).sub_(1), 1 / self.probes
-
-
-def _outputs(output):
-    """Every floating-point number that the model gives for one sample, ``[K]``."""
-    parts = [leaf.flatten() for leaf in leaves(output) if leaf.is_floating_point()]
-    if not parts:
-        raise pxframe.PxframeError("ntk_trace: the model has no floating-point output; take a scorer that reads a loss")
-    return torch.cat(parts)
-
-
-def _products(output, directions):
-    """The products with the directions ``[1, rows, K]`` of one sample, ``[rows]``."""
-    return (_outputs(output) * directions.flatten(0, 1)).sum(1)
 
 
 @pxframe.hookimpl

@@ -50,7 +50,8 @@ class Wanda(pxframe.Scorer):
         for product, columns in net.layer_inputs(batches):
             known = sums.setdefault((product.name, product.use, product.shape), [product, 0])
             known[1] = known[1] + columns.double().square().sum(-1).unsqueeze(-2)  # [groups, 1, columns]
-        missing = [name for name in net.masks if name not in {name for name, *_ in sums}]
+        read = {name for name, *_ in sums}
+        missing = [name for name in net.masks if name not in read]
         if missing:
             raise PxframeError(f"the inputs of {some(missing)} cannot be read; exclude it")
         weights = net.masked()

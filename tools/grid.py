@@ -54,9 +54,9 @@ def checked_grid(args: argparse.Namespace) -> bool:
     if ray and ":" in args.device:
         raise PxframeError(f"--device {args.device}: Ray chooses the GPU of every run; give --device cuda")
     if ray:
-        from pxframe.grid.rays import library
+        from pxframe.grid.rays import load_ray
 
-        library()  # before work begins
+        load_ray()  # before work begins
     return ray or args.jobs is not None
 
 

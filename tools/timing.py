@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    job = measuring.job_of(args, tasks=True, change=lambda config: _every(config, args.rounds))
+    job = measuring.tried(args, tasks=True, change=lambda config: _every(config, args.rounds))
     from pxframe.base.errors import PxframeError
     from pxframe.job.claim import claimed
     from pxframe.job.repetition import repeat

@@ -31,7 +31,7 @@ class Rays:
     """
 
     def __init__(self, address: str | None, threads: int, jobs: int | None = None) -> None:
-        self._ray, self._threads, self._jobs = library(), threads, jobs
+        self._ray, self._threads, self._jobs = load_ray(), threads, jobs
         cpus = threads * jobs if jobs is not None and address is None else None
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
         handler = signal.getsignal(signal.SIGTERM)
@@ -70,7 +70,7 @@ class Rays:
         self._ray.shutdown()
 
 
-def library() -> Any:
+def load_ray() -> Any:
     """Ray, which only this engine needs.
 
     Raises:

@@ -24,7 +24,7 @@ from pxframe.job.stages import Say, run_task, shown, ticket_digest
 from pxframe.job.subject import Subject, prune_subject, read_ticket, ticket_recipe
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.layers import describe
-from pxframe.ticket.ticket import Ticket
+from pxframe.ticket.ticket import Ticket, holds_network
 from pxframe.training.run import close, remove_checkpoints
 from pxframe.training.window import initialised
 
@@ -134,7 +134,8 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         return _with_start(ticket, transfer)
     # A ticket that keeps all weights needs no training: pre-training gave the weights of the dense backbone already. A
     # collapsed network is not trained.
-    if _is_trained(ticket, model) or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
+    trained = holds_network(ticket.start, ticket.masks, (name for name, _ in model.named_parameters()))
+    if trained or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
         return ticket
     if job.pretrain is None or job.config.pretrain is None:
         raise PxframeError(
@@ -154,16 +155,11 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         return found
     sparse = copy.deepcopy(model)
     result = run_task(job, f"{name} on pretrain", job.pretrain, sparse, ticket, work_dir, recipe, say)
-    trained = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, sparse.state_dict())
-    trained.save(file)
+    made = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, sparse.state_dict())
+    made.save(file)
     remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
     say(f"pretrain, {name}: {shown(result)} in {result['seconds']:.0f} s -> {file}")
-    return trained
-
-
-def _is_trained(ticket: Ticket, model: nn.Module) -> bool:
-    """Whether the ticket holds a whole network's weights, which training left, and not a refit of some of them."""
-    return any(name in ticket.start for name, _ in model.named_parameters() if name not in ticket.masks)
+    return made
 
 
 def same_weights(ticket: Ticket, model: nn.Module) -> bool:

@@ -20,7 +20,7 @@ COMMAND = [sys.executable, "-m", "pxframe_tools.cli", "transfer"]
 def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(PxframeError, match=r"^--engine ray needs Ray: pip install pxframe\[ray\]$"):
-        rays.library()
+        rays.load_ray()
 
 
 def test_it_is_said_before_work_begins(monkeypatch, tmp_path, capsys):
