@@ -98,7 +98,8 @@ def drive(given: Drive) -> None:
                     schedule.started(cell)
                 if not running:
                     return
-                for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
+                ended = wait(running, timeout=1, return_when=FIRST_COMPLETED).done
+                for future in [future for future in running if future in ended]:  # in the order of their starts
                     cell, begin = running.pop(future)
                     _settle(given, cell, future, begin, works[cell.seed])
     finally:
