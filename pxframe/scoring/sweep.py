@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence, Set
 from dataclasses import replace
-from itertools import takewhile, zip_longest
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import divisible, split
 from pxframe.engine.forward import Forward
+from pxframe.engine.graph import Trace
+from pxframe.engine.rules.norms import BATCH_NORMS
+from pxframe.engine.rules.table import operation
 from pxframe.scoring.products import Product, find_products
 
 if TYPE_CHECKING:
@@ -26,7 +29,10 @@ _MOST_SQUARED = 1 << 28
 
 
 def sweep(
-    net: Net, batches: Sequence[Any], networks: Sequence[Mapping[str, Tensor]]
+    net: Net,
+    batches: Sequence[Any],
+    networks: Sequence[Mapping[str, Tensor]],
+    measured: MutableMapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[Product, list[list[Tensor]]]]:
     """Run networks, in eval mode, up to each product by a prunable weight, in the order of the graph.
 
@@ -37,6 +43,8 @@ def sweep(
     Args:
         batches: inputs. All their values between two layers are in memory at once.
         networks: for each, its parameters and buffers by name.
+        measured: one of the networks. Each of its batch norms that comes before the last product gets the mean and
+            variance of what reaches it, over all batches, before it is run; they are written into this mapping.
 
     Yields:
         the product, and for each network the values of its layer's input, one for each batch.
@@ -50,23 +58,67 @@ def sweep(
     runs = [
         [Forward(trace, tensors, inputs) for trace, inputs in zip(traces, batches, strict=True)] for tensors in networks
     ]
-    columns_of_runs = list(zip(*runs, strict=True))  # for each batch, its run of every network
+    of_batches = list(zip(*runs, strict=True))  # for each batch, its run of every network
+    number = next((i for i, tensors in enumerate(networks) if tensors is measured), None)
+    norms = [[] if number is None else list(_norms(trace)) for trace in traces]
+    if len({len(nodes) for nodes in norms}) > 1:
+        raise PxframeError("some of the batches run other batch norms than the first; give samples of one size")
+    stops = [set(products).union(nodes) for products, nodes in zip(found, norms, strict=True)]
     left = [iter(trace.nodes) for trace in traces]
     waiting = [deque(products.items()) for products in found]
     del found  # which would hold the products, and their indices, to the end
     with torch.no_grad():
         while waiting and waiting[0]:
-            here = [queue.popleft() for queue in waiting]
-            for nodes, (stop, _), of_batch in zip(left, here, columns_of_runs, strict=True):
-                for node in takewhile(lambda node, stop=stop: node is not stop, nodes):  # type: ignore[misc]
-                    for run in of_batch:
-                        run.step(node)
-            yield _at([own for _, own in here], runs)
-            for (node, own), of_batch in zip(here, columns_of_runs, strict=True):
+            reached = [_advance(*walk) for walk in zip(left, stops, of_batches, strict=True)]
+            if reached[0] is not waiting[0][0][0]:
+                assert number is not None
+                assert measured is not None
+                names = _measure(traces, reached, runs[number], measured)
+            else:
+                here = [queue.popleft()[1] for queue in waiting]
+                yield _at(here, runs)
+                names = [here[0].name]
+                del here  # so that the index of a layer is gone when the next layer is reached
+            for node, of_batch in zip(reached, of_batches, strict=True):
                 for run in of_batch:
-                    run.refresh(own.name)
+                    for name in names:
+                        run.refresh(name)
                     run.step(node)
-            del here, own  # so that the index of a layer is gone when the next layer is reached
+
+
+def _advance(nodes: Iterator[fx.Node], stops: Set[fx.Node], of_batch: Sequence[Forward]) -> fx.Node:
+    """Run one batch's networks up to the next stop, and say where that is."""
+    for node in nodes:
+        if node in stops:
+            return node
+        for run in of_batch:
+            run.step(node)
+    raise AssertionError("a graph ended before its last product")
+
+
+def _norms(trace: Trace) -> Iterator[fx.Node]:
+    """The batch norms that use running statistics of the model."""
+    for node in trace.nodes:
+        if operation(node) in BATCH_NORMS and all(node.args[i] in trace.tensors for i in (3, 4)):
+            yield node
+
+
+def _measure(
+    traces: Sequence[Trace], nodes: Sequence[fx.Node], runs: Sequence[Forward], tensors: MutableMapping[str, Tensor]
+) -> list[str]:
+    """Mean and unbiased variance of what reaches a batch norm, over all batches; the names of what was written."""
+    mean, variance = (traces[0].tensors[nodes[0].args[i]] for i in (3, 4))  # type: ignore[index]
+    inputs = [run.values[node.args[0]] for run, node in zip(runs, nodes, strict=True)]  # type: ignore[index]
+    numbers = torch.tensor([x.numel() // x.shape[1] for x in inputs]).view(-1, 1)
+    if numbers.sum() < 2:
+        return []
+    found = [torch.var_mean(x.double(), [d for d in range(x.ndim) if d != 1], correction=0) for x in inputs]
+    spreads, centers = (torch.stack(of_batches) for of_batches in zip(*found, strict=True))  # [batches, channels]
+    numbers = numbers.to(centers)
+    center = (numbers * centers).sum(0) / numbers.sum()
+    spread = (numbers * (spreads + (centers - center).square())).sum(0) / (numbers.sum() - 1)
+    tensors[mean], tensors[variance] = center.to(tensors[mean]), spread.to(tensors[variance])
+    return [mean, variance]
 
 
 def _at(products: Sequence[Product], runs: Sequence[Sequence[Forward]]) -> tuple[Product, list[list[Tensor]]]:
