@@ -1,0 +1,181 @@
+"""Slimming: the channels that carry nothing are taken out, and what is left is compared with the masked network."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from pxframe.base.errors import PxframeError, some
+from pxframe.base.inputs import arguments, leaves
+from pxframe.base.undisturbed import undisturbed
+from pxframe.slim.constant import constants, noise
+from pxframe.slim.fold import fold, removable
+from pxframe.slim.groups import LAYERS, Graph, Group, load_torch_pruning
+from pxframe.slim.heads import attentions
+from pxframe.ticket.ticket import Ticket
+
+_log = logging.getLogger(__name__)
+#: How far outputs may be from those of the masked network, relative to the largest of them, if that is above one.
+TOLERANCE = 1e-5
+
+
+@dataclass
+class Slim:
+    """A slimmed network.
+
+    Attributes:
+        model: with fewer channels, otherwise as the model that it was made of.
+        channels: outputs of each layer that has fewer, before and after, by name.
+        whole: layers whose channels could not be taken out though nothing is left of some of them, and why.
+        error: the largest difference between its outputs and the masked network's, relative to the largest output.
+    """
+
+    model: nn.Module
+    channels: dict[str, tuple[int, int]]
+    whole: dict[str, str]
+    error: float
+
+
+def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
+    """Take out the channels and attention heads that a ticket leaves nothing of. ``model`` itself is not changed.
+
+    A channel goes if no layer that reads it multiplies it with anything but zero, or if zeros cut it off from the input,
+    so that it always has the same value. What that value adds goes into the biases behind it. In front of convolutions
+    that pad with zeros a bias would be wrong near the border; there, channels with a value other than zero are merged
+    into one that stays.
+
+    Args:
+        model: what the ticket was made from, or a model that holds it; its weights may have been trained since.
+        ticket: its masks are applied.
+        example: inputs of the model, as for :func:`pxframe.prune`; the first dimension is the batch.
+
+    Returns:
+        the small network, in the modes (train or eval) of ``model``.
+
+    Raises:
+        PxframeError: Torch-Pruning is missing or cannot read the model, or the outputs would differ from those of the
+            masked network, in eval mode, by more than 1e-5 of the largest.
+    """
+    load_torch_pruning()
+    modes = {name: module.training for name, module in model.named_modules()}
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    masked = copy.deepcopy(model).eval().requires_grad_()
+    ticket.apply(masked)
+    batches = [example, *(noise(example, seed) for seed in (0, 1))]
+    work = _Work(masked, batches)
+    while work.heads() or work.channels():
+        pass
+    error = work.difference(work.small, [example, *(noise(example, seed) for seed in (2, 3))])
+    if not error <= TOLERANCE:
+        raise PxframeError(
+            f"the slim network's outputs differ from those of the masked one by {error:.1e} of the largest; "
+            f"nothing was changed: slim a part of the model instead, such as model.backbone"
+        )
+    for name, module in work.small.named_modules():
+        module.training = modes[name]
+    for name, parameter in work.small.named_parameters():
+        parameter.requires_grad_(trained.get(name, True))
+    if work.whole:
+        reasons = some([f"{name} ({why})" for name, why in work.whole.items()])
+        _log.warning("slim: nothing is left of some channels that stay, since they cannot be taken out: %s", reasons)
+    return Slim(work.small, _fewer(masked, work.small), work.whole, error)
+
+
+class _Work:
+    """The network as far as it has been slimmed."""
+
+    def __init__(self, masked: nn.Module, batches: list[Any]) -> None:
+        self.small = copy.deepcopy(masked)
+        self.whole: dict[str, str] = {}
+        self._masked, self._batches = masked, batches
+
+    def heads(self) -> bool:
+        """Take out idle heads of one attention module; false if there are none."""
+        for attention in attentions(self.small):
+            idle = [] if attention.name in self.whole else attention.idle()
+            if not idle:
+                continue
+
+            def take(trial: nn.Module, name: str = attention.name, idle: list[int] = idle) -> None:
+                next(found for found in attentions(trial) if found.name == name).remove(idle)
+
+            self._try(attention.name, take)
+            return True
+        return False
+
+    def channels(self) -> bool:
+        """Take out what can be taken out now, of all groups; false if there is nothing. More may be found after it."""
+        groups = [group for group in Graph(self.small, self._batches[0]).groups() if group.root not in self.whole]
+        read = constants(self.small, sorted({name for group in groups for name in group.readers}), self._batches)
+        idle = [(group, channels) for group in groups if (channels := removable(group, self.small, read))]
+        self.whole |= {group.root: group.whole for group, _ in idle if group.whole}
+        todo = [(group, channels) for group, channels in idle if not group.whole]
+        if not todo or self._same(lambda trial: self._take(trial, read, todo)):
+            return bool(todo)
+        for one in todo:  # some group is not what it seems
+            self._try(one[0].root, lambda trial, one=one: self._take(trial, read, [one]))  # type: ignore[misc]
+        return True
+
+    def difference(self, model: nn.Module, batches: list[Any]) -> float:
+        """The largest difference of outputs, relative to the largest output; infinity if their shapes differ."""
+        worst = 0.0
+        for batch in batches:
+            one, other = (_outputs(network, batch) for network in (self._masked, model))
+            if [x.shape for x in one] != [x.shape for x in other]:
+                return float("inf")
+            largest = max([1.0, *(float(x.abs().max()) for x in one if x.numel())])
+            worst = max([worst, *(float((x - y).abs().max()) / largest for x, y in zip(one, other) if x.numel())])
+        return worst
+
+    def _take(
+        self, model: nn.Module, read: Mapping[str, torch.Tensor], todo: Sequence[tuple[Group, list[int]]]
+    ) -> None:
+        for group, channels in todo:
+            fold(group, model, read, channels)
+        graph = Graph(model, self._batches[0])
+        for group, channels in todo:
+            graph.remove(group, channels)
+
+    def _try(self, name: str, take: Callable[[nn.Module], None]) -> None:
+        if not self._same(take):
+            self.whole[name] = "without them the outputs would be others: they are used in a way that is not seen"
+
+    def _same(self, take: Callable[[nn.Module], None]) -> bool:
+        """Make a change to the small network if the outputs stay the same."""
+        trial = copy.deepcopy(self.small)
+        try:
+            take(trial)
+            same = self.difference(trial, self._batches) <= TOLERANCE
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # what does not run without these channels needs them
+            return False
+        if same:
+            self.small = trial
+        return same
+
+
+def _outputs(model: nn.Module, batch: Any) -> list[torch.Tensor]:
+    args, kwargs = arguments(batch)
+    with torch.no_grad(), undisturbed(model):
+        return [x.double() for x in leaves(model(*args, **kwargs)) if x.is_floating_point()]
+
+
+def _fewer(before: nn.Module, after: nn.Module) -> dict[str, tuple[int, int]]:
+    found = {}
+    for name, module in before.named_modules():
+        if isinstance(module, LAYERS):
+            sizes = [_outputs_of(network.get_submodule(name)) for network in (before, after)]
+            if sizes[0] != sizes[1]:
+                found[name] = sizes[0], sizes[1]
+    return found
+
+
+def _outputs_of(layer: Any) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels

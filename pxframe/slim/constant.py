@@ -1,0 +1,126 @@
+"""Which channels carry nothing: whatever the input is, a layer reads the same value there.
+
+A channel may look so on some images because a rectifier happens to be closed. Therefore a second network is run, in which
+no gate is closed: every parameter and every input is positive, and zeros stay zeros. What is constant there is cut off
+from the inputs by zeros alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pxframe.base.inputs import arguments, mapped
+from pxframe.slim.groups import LAYERS
+
+
+#: Biases and inputs of the opened network: so small that no activation ends its linear part, at any depth.
+_SMALL = 1e-6
+
+
+def opened(model: nn.Module) -> nn.Module:
+    """A copy with positive parameters, float64, zeros where the model has zeros.
+
+    The weights of an output sum to one, so that values neither grow nor vanish.
+    """
+    generator = torch.Generator().manual_seed(0)
+    copied = copy.deepcopy(model).double()
+    layers = {f"{n}.weight" if n else "weight" for n, m in copied.named_modules() if isinstance(m, LAYERS)}
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            values = _drawn(parameter, generator)
+            if name in layers:
+                sums = values.flatten(1).sum(1).view(-1, *[1] * (values.ndim - 1))
+                values = values / torch.where(sums == 0, 1.0, sums)
+            parameter.copy_(values * _SMALL if name.endswith("bias") else values)
+        for module in copied.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                module.running_mean.copy_(-_SMALL * _drawn(module.running_mean, generator))
+                module.running_var.fill_(1.0)  # type: ignore[operator, union-attr]
+    return copied
+
+
+def positive(example: Any, seed: int) -> Any:
+    """Small positive inputs of the shapes of ``example``, float64; integers as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    return mapped(lambda x: _SMALL * _drawn(torch.ones_like(x), generator) if x.is_floating_point() else x, example)
+
+
+def noise(example: Any, seed: int) -> Any:
+    """Inputs of the shapes of ``example``, normal, as large as its own values; integers as they are."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return x
+        return torch.randn(x.shape, generator=generator).to(x) * x.std(correction=0).clamp(min=1.0)
+
+    return mapped(drawn, example)
+
+
+def _drawn(values: Tensor, generator: torch.Generator) -> Tensor:
+    numbers = torch.rand(values.shape, generator=generator, dtype=torch.float64).to(values.device)
+    return torch.where(values == 0, 0.0, 0.5 + numbers)
+
+
+def constants(model: nn.Module, names: Sequence[str], batches: Sequence[Any]) -> dict[str, Tensor]:
+    """By layer, for each input channel the value that it always has, NaN if it has none.
+
+    Args:
+        model: in eval mode.
+        names: linear and convolution layers.
+        batches: inputs of the model.
+
+    Returns:
+        tensors ``[channels]``, float64; all NaN for a layer that was not run.
+    """
+    actual = _values_read(model, names, batches, 1e-6)
+    of_open = _values_read(opened(model), names, [positive(batches[0], seed) for seed in (0, 1)], 1e-9)
+    return {name: torch.where(of_open[name].isnan(), torch.nan, value) for name, value in actual.items()}
+
+
+def _values_read(
+    model: nn.Module, names: Sequence[str], batches: Sequence[Any], tolerance: float
+) -> dict[str, Tensor]:
+    """What is read at each input channel, if it is one value for all batches and positions; else NaN."""
+    ends: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            low, high = _ends(args[0].detach(), module)
+            if name in ends:
+                low, high = torch.minimum(ends[name][0], low), torch.maximum(ends[name][1], high)
+            ends[name] = low, high
+
+        return hook
+
+    with ExitStack() as stack, torch.no_grad():
+        for name in names:
+            stack.callback(model.get_submodule(name).register_forward_pre_hook(note(name)).remove)
+        for batch in batches:
+            args, kwargs = arguments(batch)
+            model(*args, **kwargs)
+    found = {}
+    for name in names:
+        low, high = ends.get(name, (torch.zeros(1), torch.full((_inputs(model, name),), torch.nan)))
+        same = high - low <= tolerance * torch.maximum(low.abs(), high.abs())
+        found[name] = torch.where(same, high, torch.nan)
+    return found
+
+
+def _ends(values: Tensor, module: nn.Module) -> tuple[Tensor, Tensor]:
+    """The least and the largest value of each input channel, float64."""
+    channel = values.ndim - 1 if isinstance(module, nn.Linear) else 1
+    rows = values.movedim(channel, 0).flatten(1).double()
+    return rows.amin(1), rows.amax(1)
+
+
+def _inputs(model: nn.Module, name: str) -> int:
+    layer: Any = model.get_submodule(name)
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
