@@ -15,7 +15,9 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pxframe.base import ranks
 from pxframe.base.errors import PluginWarning, PxframeError, printable
+from pxframe_tools import processes
 
 if TYPE_CHECKING:  # torch takes seconds to import: a command with a mistake in it must not wait for it
     from pxframe.job.config import JobConfig
@@ -24,6 +26,7 @@ Main = Callable[[Sequence[str] | None], int]
 
 #: What the operating system may refuse while files are written; a user can mend it.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
+_LOST = "another process of this job has ended; the same command with --resume goes on from the last checkpoint"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +46,10 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="use what is finished in the work dir, and run only what is new or changed",
     )
     parser.add_argument(
-        "--device", metavar="D", default="cpu", help="cpu, cuda or cuda:N, to prune and train on; default: cpu"
+        "--device",
+        metavar="D",
+        default="cpu",
+        help="cpu, cuda or cuda:N, to prune and train on; default: cpu. Under torchrun, cuda is a GPU for each process",
     )
     parser.add_argument(
         "--cfg-options",
@@ -63,6 +69,11 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments as ``parser`` reads them. Of an option that is a key of a config, an error says where it goes."""
+    with processes.first_speaks():
+        return _parsed(parser, argv)
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         from dataclasses import fields
@@ -95,14 +106,18 @@ def start(args: argparse.Namespace) -> None:
 def begin(args: argparse.Namespace) -> JobConfig:
     """Say what is done, and refuse at once what is wrong in the arguments and in the config; torch comes later.
 
+    Under torchrun the processes meet here, and ``args.device`` becomes the device of this one.
+
     Returns:
         the config, with the work dir and the overrides of the command line.
     """
     from pxframe.job.places import check_folder, checked_folder, find_config
 
+    processes.hushed()
+    args.device = processes.met(args.device)
     file = find_config(args.config)
     if args.work_dir is not None:
-        check_folder(checked_folder(args.work_dir), resume=args.resume)
+        ranks.by_first(lambda: check_folder(checked_folder(args.work_dir), resume=args.resume))
     print(f"checking {file} before work begins", flush=True)
     start(args)
 
@@ -111,7 +126,7 @@ def begin(args: argparse.Namespace) -> JobConfig:
     config = load_config(file, args.cfg_options)
     if args.work_dir is not None:
         config.work_dir = checked_folder(args.work_dir)
-    check_folder(config.work_dir, resume=args.resume)
+    ranks.by_first(lambda: check_folder(config.work_dir, resume=args.resume))
     return config
 
 
@@ -161,11 +176,13 @@ def one_line_errors(main: Main) -> Main:
         log, level = logging.getLogger("pxframe"), logging.getLogger("pxframe").level
         log.setLevel(logging.ERROR)  # the commands print what it would say
         try:
-            return copy_context().run(main, argv)  # what a flag switches on ends with the command
+            code = copy_context().run(main, argv)  # what a flag switches on ends with the command
+            ranks.leave()
+            return code
         except PxframeError as error:
-            return _fail(str(error))
+            return _fail(_LOST if ranks.lost(error) else processes.named(str(error)))
         except KeyboardInterrupt:
-            print("stopped; the same command with --resume goes on from here", file=sys.stderr)
+            processes.tell("stopped; the same command with --resume goes on from here")
             return 130
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -173,9 +190,14 @@ def one_line_errors(main: Main) -> Main:
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
-            return _fail(
-                f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept: mend it and --resume"
-            )
+            why = f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept: mend it and --resume"
+            return _fail(processes.named(why))
+        except Exception as error:
+            if ranks.lost(error):
+                return _fail(_LOST)
+            if processes.told_by_me():  # a mistake of ours: all that is known of it
+                raise
+            return 2
         finally:
             log.setLevel(level)
 
@@ -183,7 +205,7 @@ def one_line_errors(main: Main) -> Main:
 
 
 def _fail(text: str) -> int:
-    print(f"error: {printable(text)}", file=sys.stderr)
+    processes.tell(f"error: {printable(text)}")
     return 2
 
 
@@ -193,7 +215,7 @@ def _interrupt(*_: Any) -> None:
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     """Ours in one line; of the libraries' warnings a user can mend none, so they stay out of the way."""
-    if issubclass(category, PluginWarning):
+    if issubclass(category, PluginWarning) and not processes.number():
         print(f"warning: {message}", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
     python tools/transfer.py CONFIG [--ticket F] [--tasks A B] [--work-dir D] [--resume]
                              [--device cpu|cuda|cuda:N] [--trust-checkpoint] [--cfg-options k=v]
+    torchrun --nproc-per-node 2 tools/transfer.py CONFIG ...    # on several GPUs, or processes of a CPU
 
 1. Everything is checked before work begins: config keys, names, data, device, the ticket's fit.
 2. The backbone is built, and trained on the config's ``pretrain`` task if it has one.
@@ -17,6 +18,9 @@ Stopped at any point, the same command with ``--resume`` ends with the same resu
 is finished is repeated, unless the settings or inputs that it depends on have changed: so a job grows by editing its
 config. Each run leaves, in ``<work dir>/seed-N/<task>/<variant>``, its log (``train.log``) and the trained model
 (``model.pth``), which loads without this library.
+
+Under ``torchrun`` its processes share every batch of training, every test and the batches that scorers read. The first
+of them decides, writes and prints. ``docs/processes.md`` says what is shared, and what is equal to one process.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 from pxframe_tools.common import add_job_arguments, begin, check_file, choose_threads, script
 
@@ -70,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
             which = f"seed {repetition.seed}: " if len(job.seeds) > 1 else ""
             rows += repeat(repetition, lambda line, which=which: say(which + line))
         results = job.root / "results.json"
-        write_results(results, rows, config=args.config, seeds=job.seeds, device=job.device)
-        page = write_report(job.root, job.tasks)
+        about = {"config": args.config, "seeds": job.seeds, "device": job.device}
+        ranks.by_first(lambda: write_results(results, rows, **about))
+        page = ranks.by_first(lambda: write_report(job.root, job.tasks))
     print()
     print_table(rows)
     print(f"\nresults: {results}, {page}")

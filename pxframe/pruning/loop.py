@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pxframe.base import ranks
 from pxframe.base.bars import Bar
 from pxframe.base.errors import PxframeError, blaming, some
 from pxframe.base.undisturbed import derived_seed, seeded
@@ -19,7 +20,6 @@ from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
-from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.rows import fused_rows, held_rows, whole
 from pxframe.refits.table import Refit
 from pxframe.scoring.batches import Batches
@@ -149,7 +149,7 @@ def prune(
     asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude, "refit": refit}
     plan = Plan.of(method, asked, settings)
     model = unwrapped(model)
-    ticket = from_first_rank(lambda: _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known))
+    ticket = ranks.from_first(lambda: _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known))
     host().notify("pxframe_ticket_made", ticket=ticket)
     return ticket
 

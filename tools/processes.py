@@ -1,0 +1,86 @@
+"""A command in several processes: ``torchrun --nproc-per-node N tools/transfer.py CONFIG``.
+
+Rank 0 speaks for all. When the work cannot go on, one process says why, in one line, and all of them end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+
+from pxframe.base import ranks
+from pxframe.base.errors import PxframeError
+
+#: How long other ranks than the first wait before they say why the job ends. What is wrong for all, rank 0 tells.
+_GRACE = 1.0
+
+
+def count() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ else 1
+
+
+def number() -> int:
+    """The number of this process, from 0."""
+    return int(os.environ["RANK"]) if count() > 1 else 0
+
+
+@contextmanager
+def first_speaks() -> Iterator[None]:
+    """Inside the block, other processes than the first print nothing, not even what is wrong."""
+    with ExitStack() as stack:
+        if number():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        yield
+
+
+def hushed() -> None:
+    """Let other processes than the first print nothing from now on, but for why the job ends: :func:`tell`."""
+    if number():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
+
+
+def met(device: str) -> str:
+    """Meet the other processes, and give the device of this one.
+
+    Raises:
+        PxframeError: ``device`` names one GPU, or there are fewer GPUs than processes.
+    """
+    if count() == 1:
+        return device
+    own = device
+    if device.startswith("cuda"):
+        if ":" in device:
+            raise PxframeError(f"--device {device}: each process of torchrun has a GPU of its own; write --device cuda")
+        import torch
+
+        there, wanted = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", count()))
+        if there < wanted:
+            raise PxframeError(f"--device cuda: {wanted} processes need {wanted} GPUs, and torch sees {there}")
+        own = f"cuda:{os.environ['LOCAL_RANK']}"
+    ranks.join(own)
+    return own
+
+
+def tell(line: str) -> None:
+    """Print why the job ends on stderr, unless another process has told."""
+    if told_by_me():
+        print(line, file=sys.stderr, flush=True)
+
+
+def told_by_me() -> bool:
+    """Whether this process is the one that says why the job ends."""
+    if number():
+        time.sleep(_GRACE)
+        return ranks.size() > 1 and ranks.first_to_tell()
+    return ranks.first_to_tell()
+
+
+def named(text: str) -> str:
+    """``text`` with the process that it comes from in front, unless that is the first."""
+    return f"rank {number()}: {text}" if number() and not text.startswith("rank 0: ") else text
