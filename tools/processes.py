@@ -41,6 +41,8 @@ def first_speaks() -> Iterator[None]:
 
 def hushed() -> None:
     """Let other processes than the first print nothing from now on, but for why the job ends: :func:`tell`."""
+    if count() > 1:  # torch reads it when it is imported; its warnings on what is meant are of no use to a user
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if number():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (to the end of the process)
 

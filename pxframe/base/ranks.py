@@ -8,7 +8,7 @@ in the same order, for each waits for the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -212,17 +212,3 @@ def _contiguous() -> Any:
     import torch
 
     return torch.contiguous_format
-
-
-def turns(items: Iterator[T]) -> Iterator[tuple[int, T | None]]:
-    """Deal items to the ranks in turn. For every round: how many ranks have one, and this rank's own, or None."""
-    count, mine = 0, None
-    for item in items:
-        if count == rank():
-            mine = item
-        count += 1
-        if count == size():
-            yield count, mine
-            count, mine = 0, None
-    if count:
-        yield count, mine

@@ -75,6 +75,7 @@ def prune_subject(job: Job, subject: Subject, prunings: Mapping[str, Pruning], s
                     seed=job.seed,
                     allow_collapse=True,
                     known=known,
+                    shared=True,
                 )
             ticket = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, ticket.start)
             ranks.by_first(functools.partial(_save, ticket, file, rounds))

@@ -105,6 +105,7 @@ def prune(
     seed: int = 0,
     allow_collapse: bool = False,
     known: Known | None = None,
+    shared: bool = False,
     **options: Any,
 ) -> Ticket:
     """Prune ``model`` before training and return the ticket; the model itself is left bit for bit as it was.
@@ -139,6 +140,9 @@ def prune(
             ``ticket.meta["collapsed"]``, instead of an error.
         known: a dict to keep scores in. Give the same one to several calls with the same model, batches, loss, train
             and seed: a method that scores once is then scored for the first of them only, and thresholded for each.
+        shared: every rank of torch.distributed has the same model and is given the same batches. Gradients and path
+            counts are then shared among the ranks, batch by batch, and the ticket is that of one process. An error on
+            any rank is then one that ends the work of all.
 
     Raises:
         PxframeError: bad arguments; a scorer that fails or gives scores that are not finite; a network that collapsed.
@@ -149,7 +153,11 @@ def prune(
     asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude, "refit": refit}
     plan = Plan.of(method, asked, settings)
     model = unwrapped(model)
-    ticket = ranks.from_first(lambda: _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known))
+
+    def work() -> Ticket:
+        return _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known, shared)
+
+    ticket = ranks.broadcast_object(work()) if shared else ranks.from_first(work)
     host().notify("pxframe_ticket_made", ticket=ticket)
     return ticket
 
@@ -164,10 +172,11 @@ def _pruned(
     seed: int,
     allow_collapse: bool,
     known: Known | None,
+    shared: bool,
 ) -> Ticket:
     device, granularity, warned, collapsed = device_of(model), plan.granularity, False, ""
     start: dict[str, Tensor] = {}
-    data = Batches(batches, device)
+    data = Batches(batches, device, shared)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data, loss)
         if plan.refit.reads and example is None:
@@ -193,8 +202,8 @@ def _pruned(
                 candidates = plan.candidates(net.masks, method.revives, held)
                 keep = plan.kept(candidates, number, held)
                 net.quotas = plan.quotas(net.masks, candidates, keep, held)
-                shared = None if known is None else _shared(method, plan, net.masks, seed)
-                scores = None if known is None or shared is None else known.get(shared)
+                key = None if known is None else _known_by(method, plan, net.masks, seed)
+                scores = None if known is None or key is None else known.get(key)
                 if scores is None:
                     with blaming(where):
                         found = (method.score_channels if granularity.scores_channels else method.score)(net, data)
@@ -202,14 +211,17 @@ def _pruned(
                     with blaming(where):
                         net.settle()
                     scores = check_scores(found, plan.entries(net.masks), where)
-                    if known is not None and shared is not None and not net.density_was_read:
-                        known[shared] = scores
+                    if known is not None and key is not None and not net.density_was_read:
+                        known[key] = scores
                 if granularity.compute_aware:
                     scores = {n: s * len(s) / max((costs or {}).get(n, 1), 1) for n, s in scores.items()}
                 if not warned and (ties := tied_at_zero(scores, candidates, plan.kept(candidates, plan.rounds, held))):
                     _log.warning("%s: %s%s", where, ties, cause_of_zeros(net, example))
                     warned = True
-                net.masks = plan.masks(scores, net.masks, candidates, net.quotas or keep, held)
+                masks = plan.masks(scores, net.masks, candidates, net.quotas or keep, held)
+                if data.shared:
+                    ranks.broadcast_tensors(masks)
+                net.masks = masks
                 if example is not None and not collapsed and plan.checks(number, method.revives):
                     with blaming(where):
                         collapsed = collapse(net, example)
@@ -259,7 +271,7 @@ def _changed(method: Scorer, plan: Plan, net: Net, data: Batches, where: str) ->
         return start | plan.refit.values(net, data, {**net.buffers, **net.parameters, **start}, net.held)
 
 
-def _shared(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) -> str | None:
+def _known_by(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) -> str | None:
     """What the scores of a method that scores once depend on, beside the model and the data; None for other methods."""
     if plan.rounds > 1 or type(method).restart is not Scorer.restart:
         return None
