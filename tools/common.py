@@ -183,7 +183,7 @@ def one_line_errors(main: Main) -> Main:
             return _fail(_LOST if ranks.lost(error) else processes.named(str(error)))
         except KeyboardInterrupt:
             processes.tell("stopped; the same command with --resume goes on from here")
-            return 130
+            return processes.ended(130)
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
@@ -197,7 +197,7 @@ def one_line_errors(main: Main) -> Main:
                 return _fail(_LOST)
             if processes.told_by_me():  # a mistake of ours: all that is known of it
                 raise
-            return 2
+            return processes.ended(2)
         finally:
             log.setLevel(level)
 
@@ -206,7 +206,7 @@ def one_line_errors(main: Main) -> Main:
 
 def _fail(text: str) -> int:
     processes.tell(f"error: {printable(text)}")
-    return 2
+    return processes.ended(2)
 
 
 def _interrupt(*_: Any) -> None:

@@ -6,6 +6,7 @@ Rank 0 speaks for all. When the work cannot go on, one process says why, in one 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -77,10 +78,21 @@ def tell(line: str) -> None:
 
 def told_by_me() -> bool:
     """Whether this process is the one that says why the job ends."""
+    if count() > 1:  # the launcher ends all processes when it sees one end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if number():
         time.sleep(_GRACE)
         return ranks.size() > 1 and ranks.first_to_tell()
     return ranks.first_to_tell()
+
+
+def ended(code: int) -> int:
+    """``code``; of several processes each ends at once, as closing the connections may wait for one that is gone."""
+    if count() > 1 and code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def named(text: str) -> str:
