@@ -1,5 +1,6 @@
 """Two ranks: the functions of base/ranks, and batch norm over the batches of both, beside one process."""
 
+import math
 import subprocess
 import sys
 
@@ -15,11 +16,13 @@ from pxframe.training.sharing import SharedStatistics, check_share
 RANK = """
 import sys
 from datetime import timedelta
+from types import SimpleNamespace
 import torch
 import torch.distributed as dist
 from torch import nn
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
+from pxframe.training.reports import LateLosses
 from pxframe.training.sharing import BatchSampler, SharedStatistics
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
@@ -42,6 +45,13 @@ except (ZeroDivisionError, PxframeError) as error:
     found["error"] = type(error).__name__, str(error)
 sampler = [BatchSampler(range(n), 4, "here", seed=1) for n in (11, 2)]
 found["sampled"] = [(list(s), len(s)) for s in sampler]
+
+heard = []
+hub = SimpleNamespace(update_scalar=lambda name, value: heard.append((name, value)))
+losses = LateLosses()
+losses._losses = {"loss": [torch.tensor(1.0 + rank), torch.tensor(float("nan") if rank else 2.0)]}
+losses.after_train_epoch(SimpleNamespace(message_hub=hub))
+found["heard"] = heard
 
 given = torch.load(f"{folder}/given.pth")
 norm = nn.BatchNorm2d(3)
@@ -96,6 +106,13 @@ def test_ranks_are_dealt_the_batches_of_one_process(met):
     assert number == len(first) == len(second) == 4
     assert [{*first[i : i + 2], *second[i : i + 2]} for i in (0, 2)] == [{*order[:4]}, {*order[4:8]}]
     assert sorted(small[0] + found[1]["sampled"][1][0]) == [0, 1]
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_is_so_on_all(met):
+    for one in met[1]:
+        (name, first), (_, second) = one["heard"]
+        assert (name, first) == ("train/loss", 1.5)
+        assert math.isnan(second)
 
 
 def test_batch_norm_over_two_ranks_is_that_of_the_whole_batch(met):
