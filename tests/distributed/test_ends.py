@@ -35,6 +35,38 @@ def test_a_mistake_is_told_once(tmp_path, arguments, said):
     assert not (tmp_path / "work" / "results.json").exists()
 
 
+ODD = """
+import os
+import torch
+
+
+def loss(output, target):
+    if os.environ["RANK"] == "1":
+        raise ValueError("this one is odd")
+    return torch.nn.functional.cross_entropy(output, target)
+"""
+TASK = """
+tasks = dict(
+    digits=dict(
+        _digits,
+        loss="odd.loss",
+        metric=dict(type="torchmetrics.classification.MulticlassAccuracy", num_classes=3, name="share"),
+    )
+)
+"""
+
+
+def test_an_error_of_the_second_process_alone_is_told_by_it_and_ends_both(tmp_path):
+    config = written(tmp_path)
+    config.write_text(config.read_text() + TASK)
+    (tmp_path / "odd.py").write_text(ODD)
+    code, _, err = finished(2, config, "--work-dir", tmp_path / "work")
+    assert code != 0
+    [line] = own_lines(err)
+    assert line.startswith("error: rank 1: tasks.digits: ")
+    assert line.endswith("ValueError: this one is odd")
+
+
 def test_a_job_whose_second_process_is_killed_says_so_once_and_goes_on(tmp_path):
     config = written(tmp_path)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
