@@ -41,6 +41,7 @@ def methods():
     return [
         *(method for method in every if build("scorer", method).needs != "training"),
         {"type": "px", "variant": "calibrated"},
+        {"type": "px", "variant": "joint"},
         {"type": "snip", "granularity": "channel"},
         {"type": "magnitude", "refit": "obs"},
     ]
