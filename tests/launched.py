@@ -47,6 +47,24 @@ _segmentation = dict(
     amp="float32",
     save_predictions=True,
 )
+_names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_boxes = dict(
+    type="detection",
+    prepare=_segmentation["prepare"],
+    data=dict(
+        train=dict(type="VOCBoxes", root=_data + "/scenes", split="train", classes=_names),
+        test=dict(type="VOCBoxes", root=_data + "/scenes", split="val", classes=_names),
+    ),
+    head=dict(type="RetinaNet"),
+    fpn=dict(out_channels=8, maps=[1, 2]),
+    anchors=dict(sizes=[[10], [14], [18], [24]], aspect_ratios=[[1]] * 4),
+    min_size=32,
+    max_size=64,
+    epochs=1,
+    batch_size=4,
+    amp="float32",
+    save_predictions=True,
+)
 backbone = dict(type="cifar_resnet", depth=8, width=4, num_classes=3)
 pretrain = dict(_digits, head=None, epochs=2)
 prune = dict(scorer=["px", "snip"], sparsity=0.7, rounds=2, samples=30, batch_size=6, controls=[])
@@ -57,6 +75,7 @@ tasks = dict(
         head=dict(type="Ridge"),
     ),
     scenes=_segmentation,
+    boxes=_boxes,
 )
 """
 
