@@ -1,4 +1,4 @@
-"""The ``pxframe`` command: ``prune``, ``transfer``, ``report``, ``list`` and ``show``."""
+"""The ``pxframe`` command: ``prune``, ``transfer``, ``report``, ``list``, ``show``, ``spectrum``, ``width``, ..."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from pxframe.base.errors import PxframeError
-from pxframe_tools import prune, report, show, transfer
+from pxframe_tools import prune, report, show, spectrum, timing, transfer, width
 from pxframe_tools.common import add_common, add_job_arguments, one_line_errors, parsed, start
 
 
@@ -66,6 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("report", help="write the report of a job: a page, tables and figures")
     report.add_arguments(command)
     command.set_defaults(run=report.run)
+
+    command = commands.add_parser("spectrum", help="compare the tangent kernels of a job's networks")
+    spectrum.add_arguments(command)
+    command.set_defaults(run=spectrum.run)
+
+    command = commands.add_parser("width", help="count the units that the tickets of a job leave")
+    width.add_arguments(command)
+    command.set_defaults(run=width.run)
+
+    command = commands.add_parser("timing", help="time the methods of a job against their rounds")
+    timing.add_arguments(command)
+    command.set_defaults(run=timing.run)
 
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments:  # somebody who asks what there is: a usage line alone would not say

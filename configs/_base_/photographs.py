@@ -111,7 +111,7 @@ _scenes = dict(
 tasks = dict(
     cifar10=_cifar_trained,
     cifar10_probe=dict(**_cifar, head=_ridge),
-    tiny_imagenet=dict(**_tiny_imagenet, **_mixed, epochs=2, optimizer=dict(lr=0.1, **_sgd)),
+    tiny_imagenet=dict(**_tiny_imagenet, **_mixed, epochs=4, optimizer=dict(lr=0.1, **_sgd)),
     tiny_imagenet_probe=dict(**_tiny_imagenet, batch_size=128, head=_ridge),
     camvid=_scenes,
     camvid_probe=dict(**_scenes, frozen=True),

@@ -14,4 +14,4 @@ prune = dict(
     ]
 )
 
-tasks = dict(cifar10=dict(epochs=6), tiny_imagenet=dict(epochs=6), camvid=dict(epochs=6))
+tasks = dict(cifar10=dict(epochs=6), tiny_imagenet=dict(epochs=12), camvid=dict(epochs=6))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pxframe.base.errors import PxframeError
+from pxframe.base.errors import PxframeError, blaming
 from pxframe.base.options import whole_number
 from pxframe.base.undisturbed import derived_seed, seeded, stream
 from pxframe.base.wrappers import unwrapped
 from pxframe.evidence.kernel import Kernel
+from pxframe.pruning.precision import full_precision
 from pxframe.refits.norms import batch_statistics
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
@@ -55,8 +56,8 @@ def ntk_spectrum(
 ) -> Spectrum:
     """The spectrum of the Neural Tangent Kernel of ``model`` pruned by ``ticket``; nothing is changed.
 
-    The kernel is that of all parameters that training would change: all of them but the pruned weights. Networks differ
-    in it where they differ in eval mode, so batch norm decides: see ``measured``.
+    The kernel is that of all parameters that training would change: those that take gradients, but for the pruned
+    weights. The network is in eval mode, so much depends on batch norm's statistics: see ``measured``.
 
     Args:
         model: the network that the ticket was made from, in any mode.
@@ -66,7 +67,7 @@ def ntk_spectrum(
             Hutchinson's estimate of the trace. None: all of them from the whole matrix, of up to 4,096 rows.
         probes: vectors of random signs for the estimate of the trace; at least 2.
         measured: True: batch norm's statistics are measured on these samples first, in the pruned network, as training
-            would have them. False: they stay what they are.
+            would have them, with whole batches; each should hold 16 samples or more. False: they stay what they are.
         seed: of the random vectors.
 
     Raises:
@@ -79,7 +80,7 @@ def ntk_spectrum(
     model = unwrapped(model)
     device = next(model.parameters()).device
     data = Batches(batches, device)
-    with seeded(derived_seed(seed, "spectrum"), device):
+    with full_precision(device), seeded(derived_seed(seed, "spectrum"), device), blaming("the spectrum"):
         net = _net(model, ticket)
         if measured:
             net = net.at(batch_statistics(net, data, {**net.buffers, **net.parameters, **net.masked()}))
@@ -95,29 +96,37 @@ def ntk_spectrum(
         return _estimated(kernel, largest, probes, seed)
 
 
-def distance(spectrum: Spectrum, other: Spectrum) -> float:
-    """The mean of |log10 a - log10 b| over eigenvalues a and b of the same rank, the largest first.
+def log_distance(values: Sequence[float], others: Sequence[float]) -> float | None:
+    """The mean of |log10 a - log10 b| over eigenvalues a and b of the same rank.
 
     Ranks where either one is below 1e-6 of its spectrum's largest are left out: float32 gradients say no more of them.
+
+    Args:
+        values, others: the largest first.
+
+    Returns:
+        None if no rank is left.
     """
-    number = min(len(spectrum.eigenvalues), len(other.eigenvalues))
-    pairs = [s.eigenvalues[:number] for s in (spectrum, other)]
-    sound = np.logical_and(*(values > 1e-6 * values[0] for values in pairs))
+    number = min(len(values), len(others))
+    pair = [np.asarray(one[:number]) for one in (values, others)]
+    sound = np.logical_and(*(one > 1e-6 * one[0] for one in pair))
     if not sound.any():
-        return float("nan")
-    return float(np.abs(np.log10(pairs[0][sound]) - np.log10(pairs[1][sound])).mean())
+        return None
+    return float(np.abs(np.log10(pair[0][sound]) - np.log10(pair[1][sound])).mean())
 
 
 def _net(model: nn.Module, ticket: Ticket | None) -> Net:
     """The network of all trainable parameters, at the ticket's masks and starting values."""
     if ticket is not None:
-        ticket.check(model)
+        ticket.check_own(model)
     pruned = {} if ticket is None else ticket.masks
     masks = {
         name: pruned[name].to(p.device) if name in pruned else torch.ones_like(p, dtype=torch.bool)
         for name, p in model.named_parameters()
-        if p.is_floating_point()
+        if p.is_floating_point() and p.requires_grad
     }
+    if not masks:
+        raise PxframeError("no parameter of the model takes gradients (requires_grad), so it has no tangent kernel")
     net = Net(model, masks)
     if ticket is None or not ticket.start:
         return net

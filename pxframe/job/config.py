@@ -30,7 +30,7 @@ KEYS = {
     "custom_imports": "mmengine's: dict(imports=['my_module']), imported before anything is built",
 }
 #: Names of folders that a job writes for itself.
-RESERVED = ("pretrain", "tickets", "set-aside")
+RESERVED = ("pretrain", "tickets", "evidence", "set-aside")
 #: Which weights a ticket may be transferred with.
 TRANSFERS = (None, "mask", "mask+weights")
 _TASK_NAME = re.compile(r"[A-Za-z0-9_][\w.+=-]{0,79}", re.ASCII)

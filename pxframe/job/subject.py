@@ -18,8 +18,9 @@ from pxframe.job.prunings import Pruning
 from pxframe.job.stages import Say
 from pxframe.job.trainer import Trainer
 from pxframe.plugin.task import Task
-from pxframe.pruning.loop import Known, prune
+from pxframe.pruning.loop import prune
 from pxframe.pruning.refitting import refit
+from pxframe.pruning.rounds import Known
 from pxframe.refits.table import build_refit
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.layers import describe

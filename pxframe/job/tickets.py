@@ -20,7 +20,7 @@ from pxframe.job.exclusions import default_exclude
 from pxframe.job.job import Job
 from pxframe.job.made import canonical, reuse
 from pxframe.job.prunings import controls_of
-from pxframe.job.stages import Say, run_task, shown
+from pxframe.job.stages import Say, run_task, shown, ticket_digest
 from pxframe.job.subject import Subject, prune_subject, read_ticket, ticket_recipe
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.layers import describe
@@ -71,7 +71,7 @@ def _finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dic
         own = tickets.get(name)
         if own is not None and (own.start or own.kept == own.total):
             found[name] = own
-        elif file.exists():
+        if file.exists():  # of a ticket that has starting values, too: those of a refit, which was then trained
             with suppress(PxframeError):
                 made, recipe = read_ticket(file)
                 if _present(job, name, task, recipe, own):
@@ -84,7 +84,7 @@ def _present(job: Job, name: str, task: str, recipe: Any, own: Ticket | None) ->
     if not isinstance(recipe, dict):
         return False
     if own is not None:
-        return recipe.get("ticket") == fingerprint(own.masks) and recipe.get("task") == canonical(job.config.pretrain)
+        return recipe.get("ticket") == ticket_digest(own) and recipe.get("task") == canonical(job.config.pretrain)
     wanted = ticket_recipe(job, job.prunings[name], job.config.tasks[task], job.prunings[name].settings, "")
     return {**recipe, "weights": ""} == canonical(wanted)
 
@@ -119,10 +119,12 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         return _with_start(ticket, transfer)
     # A ticket that keeps all weights needs no training: pre-training gave the weights of the dense backbone already. A
     # collapsed network is not trained.
-    if ticket.start or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
+    if _is_trained(ticket, model) or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
         return ticket
     if job.pretrain is None or job.config.pretrain is None:
-        raise PxframeError("transfer='mask+weights': the ticket carries no weights, and there is no 'pretrain' task")
+        raise PxframeError(
+            "transfer='mask+weights': the ticket carries no trained weights, and there is no 'pretrain' task"
+        )
     file, work_dir = job.folder / "tickets" / f"{name}+weights.safetensors", job.folder / "pretrain" / name
     config = job.config.pretrain
     recipe = job.recipe(
@@ -130,7 +132,7 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         {"task": config["type"]},
         task=config,
         weights=fingerprint(model.state_dict()),
-        ticket=fingerprint(ticket.masks),
+        ticket=ticket_digest(ticket),
     )
     found = reuse(file, recipe, read_ticket, job.root, say, told=job.told)
     if found is not None:
@@ -142,6 +144,11 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
     remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
     say(f"pretrain, {name}: {shown(result)} in {result['seconds']:.0f} s -> {file}")
     return trained
+
+
+def _is_trained(ticket: Ticket, model: nn.Module) -> bool:
+    """Whether the ticket holds a whole network's weights, which training left, and not a refit of some of them."""
+    return any(name in ticket.start for name, _ in model.named_parameters() if name not in ticket.masks)
 
 
 def same_weights(ticket: Ticket, model: nn.Module) -> bool:

@@ -9,17 +9,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from pxframe.base import ranks
-from pxframe.base.bars import Bar
 from pxframe.base.errors import PxframeError, blaming, some
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
-from pxframe.pruning.checks import cause_of_zeros, check_outputs_first, check_scores, collapse, tied_at_zero
+from pxframe.pruning.checks import check_outputs_first, check_scores
 from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
+from pxframe.pruning.rounds import Known, Rounds
 from pxframe.pruning.rows import fused_rows, held_rows, whole
 from pxframe.refits.table import Refit
 from pxframe.scoring.batches import Batches
@@ -31,8 +31,6 @@ from pxframe.scoring.trained import Train
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
-#: Scores by what they depend on; see :func:`prune`.
-Known = dict[str, dict[str, Tensor]]
 
 
 def score(
@@ -174,8 +172,7 @@ def _pruned(
     known: Known | None,
     shared: bool,
 ) -> Ticket:
-    device, granularity, warned, collapsed = device_of(model), plan.granularity, False, ""
-    start: dict[str, Tensor] = {}
+    device, granularity = device_of(model), plan.granularity
     data = Batches(batches, device, shared)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data, loss)
@@ -184,65 +181,19 @@ def _pruned(
         excluded = whole(plan.exclude)
         masks = full_masks(model, prunable(model, example, excluded))
         fitting = granularity.fitting(masks)
-        net = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
-        net.pattern = granularity.pattern
-        check_outputs_first(plan.outputs_first, model, net, example)
+        given = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
+        given.pattern = granularity.pattern
+        check_outputs_first(plan.outputs_first, model, given, example)
         with blaming("exclude"):
-            fused = fused_rows(net, example, plan.exclude)
-            net.held = held_rows(net.masks, fused, plan.exclude)
-            held = plan.held(net.held)
+            fused = fused_rows(given, example, plan.exclude)
+            given.held = held_rows(given.masks, fused, plan.exclude)
+            held = plan.held(given.held)
         with blaming(f"refit {plan.refit.name!r}"):
-            plan.refit.check(net, data)
-        costs = costs_of(net, example, required=granularity.compute_aware)
-        given = net
-        with Bar(f"{method.name} to {plan.sparsity:.2%} sparsity", plan.rounds) as bar:
-            for number in range(1, plan.rounds + 1):
-                where = f"scorer {method.name!r}, round {number} of {plan.rounds}"
-                net.density = plan.density(number)
-                candidates = plan.candidates(net.masks, method.revives, held)
-                keep = plan.kept(candidates, number, held)
-                net.quotas = plan.quotas(net.masks, candidates, keep, held)
-                key = None if known is None else _known_by(method, plan, net.masks, seed)
-                scores = None if known is None or key is None else known.get(key)
-                if scores is None:
-                    with blaming(where):
-                        found = (method.score_channels if granularity.scores_channels else method.score)(net, data)
-                    net.check_untouched(where, exact=number == plan.rounds)
-                    with blaming(where):
-                        net.settle()
-                    scores = check_scores(found, plan.entries(net.masks), where)
-                    if known is not None and key is not None and not net.density_was_read:
-                        known[key] = scores
-                if granularity.compute_aware:
-                    scores = {n: s * len(s) / max((costs or {}).get(n, 1), 1) for n, s in scores.items()}
-                if not warned and (ties := tied_at_zero(scores, candidates, plan.kept(candidates, plan.rounds, held))):
-                    _log.warning("%s: %s%s", where, ties, cause_of_zeros(net, example))
-                    warned = True
-                masks = plan.masks(scores, net.masks, candidates, net.quotas or keep, held)
-                if data.shared:
-                    ranks.broadcast_tensors(masks)
-                net.masks = masks
-                if example is not None and not collapsed and plan.checks(number, method.revives):
-                    with blaming(where):
-                        collapsed = collapse(net, example)
-                    if collapsed and not allow_collapse:
-                        raise PxframeError(f"{where}: {collapsed}, or pass allow_collapse=True")
-                    collapsed = collapsed and f"{where}: {collapsed}"
-                host().notify(
-                    "pxframe_round_done",
-                    scorer=method.name,
-                    round=number,
-                    rounds=plan.rounds,
-                    density=plan.density(number),
-                    scores=scores,
-                    masks=dict(net.masks),
-                )
-                if plan.refits(number):
-                    start |= _changed(method, plan, net, data, where)
-                    net = net.at(start)
-                bar.advance(f"density {plan.density(number):.2%}")
-    start = {} if plan.refit.when == "between" else start
-    ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=start)
+            plan.refit.check(given, data)
+        costs = costs_of(given, example, required=granularity.compute_aware)
+        rounds = Rounds(method, plan, data, example, held, costs, seed, known, allow_collapse)
+        net = rounds.run(given)
+    ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=rounds.start)
     ticket.meta = {
         **({"fused_rows": fused} if fused else {}),
         **provenance(method, plan, given, example),
@@ -250,7 +201,7 @@ def _pruned(
         "seed": seed,
         "left_dense": left_dense(model, fitting, excluded),
         "macs": costs,
-        **({"collapsed": collapsed} if collapsed else {}),
+        **({"collapsed": rounds.collapsed} if rounds.collapsed else {}),
     }
     ticket.meta["emptied"] = ticket.emptied
     for text, names in {
@@ -261,18 +212,3 @@ def _pruned(
         if names:
             _log.warning(f"%s: {text}", method.name, some(names, most=8))
     return ticket
-
-
-def _changed(method: Scorer, plan: Plan, net: Net, data: Batches, where: str) -> dict[str, Tensor]:
-    """What scorer and refit put in the place of the network's parameters and buffers after a round, by name."""
-    with blaming(f"{where}, weights to start from"):
-        start = dict(method.restart(net) or {})
-    with blaming(f"refit {plan.refit.name!r}"):
-        return start | plan.refit.values(net, data, {**net.buffers, **net.parameters, **start}, net.held)
-
-
-def _known_by(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) -> str | None:
-    """What the scores of a method that scores once depend on, beside the model and the data; None for other methods."""
-    if plan.rounds > 1 or type(method).restart is not Scorer.restart:
-        return None
-    return repr((type(method), method.options(), plan.granularity.scores_channels, list(masks), seed))

@@ -97,6 +97,11 @@ class Plan:
             raise PxframeError(
                 f"scorer {method.name!r} {does}; refit {refit.name!r} can follow the last round only: leave out 'when'"
             )
+        if refit.fits_dense and method.needs == "training" and type(method).restart is not Scorer.restart:
+            raise PxframeError(
+                f"scorer {method.name!r} gives weights to start from that it has trained, and refit {refit.name!r} "
+                f"would fit them to the outputs of the untrained network: take refit 'bn'"
+            )
         granularity = build_granularity(found["granularity"])
         return cls(
             sparsity=found.get("sparsity", granularity.default_sparsity),
@@ -122,6 +127,10 @@ class Plan:
             )
         if self.scope == "row" and self.granularity.name != "weight":
             raise PxframeError(f"scope 'row' compares single weights; granularity is {self.granularity.name!r}")
+        if self.refit.when == "between" and self.rounds == 1:
+            raise PxframeError(
+                f"refit {self.refit.name!r} with when='between' stands between rounds: give 'rounds', at least 2"
+            )
         self.granularity.check(self.sparsity, self.distribution)
 
     @property
@@ -129,6 +138,8 @@ class Plan:
         """What needs the outputs in the first dimension of every weight; the empty string if nothing does."""
         if self.scope == "row":
             return "scope 'row'"
+        if self.refit.outputs_first:
+            return f"refit {self.refit.name!r}"
         return f"granularity {self.granularity.name!r}" if self.granularity.outputs_first else ""
 
     def density(self, number: int) -> float:

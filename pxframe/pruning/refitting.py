@@ -13,6 +13,7 @@ from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import device_of
+from pxframe.pruning.checks import check_outputs_first
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.rows import fused_rows, held_rows
 from pxframe.refits.table import Refit, build_refit
@@ -47,7 +48,7 @@ def refit(
     method, model = build_refit(refit), unwrapped(model)
     if method.when != "last":
         raise PxframeError(f"refit {method.name!r}: the ticket has been made, so there are no rounds: leave out 'when'")
-    ticket.check(model)
+    ticket.check_own(model)
     made = ranks.from_first(lambda: _refitted(model, ticket, batches, method, seed))
     host().notify("pxframe_ticket_made", ticket=made)
     return made
@@ -61,11 +62,14 @@ def _refitted(model: nn.Module, ticket: Ticket, batches: Iterable[Any], refit: R
         if refit.reads and first is None:
             raise PxframeError(f"refit {refit.name!r} reads inputs: 'batches' gave no (input, target) pair")
         net = Net(model, {name: mask.to(device) for name, mask in ticket.masks.items()}, generator=generator)
+        if refit.outputs_first:
+            check_outputs_first(f"refit {refit.name!r}", model, net, None if first is None else first[0])
         with blaming("the ticket's 'exclude'"):
             patterns = ticket.meta.get("exclude") or ()
             held = held_rows(net.masks, fused_rows(net, None if first is None else first[0], patterns), patterns)
         start = {name: value.to(device) for name, value in ticket.start.items()}
         with blaming(f"refit {refit.name!r}"):
             refit.check(net, data)
+            refit.check_start(net, start)
             values = refit.values(net, data, {**net.buffers, **net.parameters, **start}, held)
     return Ticket(ticket.masks, {**ticket.meta, "refit": refit.describe()}, {**start, **values})

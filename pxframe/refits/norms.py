@@ -16,7 +16,8 @@ def batch_statistics(net: Net, data: Batches, tensors: Mapping[str, Tensor]) -> 
     """Mean and variance of the inputs of each batch norm over the data, for buffers ``running_mean``, ``running_var``.
 
     Each batch counts by its number of values, so neither the order of the batches nor a smaller last one matters. The
-    batch norms normalise by their batch, as in training; dropout and everything else works as in eval mode. A batch
+    batch norms normalise by their batch, as in training; dropout and everything else works as in eval mode. The
+    variance is the mean of the batches' variances: with few samples in a batch it is too small. A batch
     norm that no batch reaches keeps its statistics.
 
     Args:

@@ -63,8 +63,17 @@ def least_squares(
 
 
 def _used_again(net: Net, batches: list) -> set[str]:
-    """Names of the weights that some entry of takes part in more than one product."""
+    """Names of the weights that some entry of takes part in more than one product, or in anything else."""
+    if not batches:
+        return set()
+    trace = net.trace(batches[0])
+    products = find_products(trace, net.masks, net.device)
     uses: Counter[str] = Counter()
-    for product in find_products(net.trace(batches[0]), net.masks, net.device).values() if batches else ():
+    for product in products.values():
         uses[product.name] += product.shape.numel()
-    return {name for name, number in uses.items() if number > net.weights[name].numel()}
+    again = {name for name, number in uses.items() if number > net.weights[name].numel()}
+    parts = {node: name for node, name in trace.moved.items() if name in net.masks}
+    for node in trace.nodes:
+        if node not in parts and node not in products:
+            again |= {parts[used] for used in node.all_input_nodes if used in parts}
+    return again

@@ -37,6 +37,10 @@ class Refit:
     name: ClassVar[str] = "keep"
     #: Whether it reads the batches; the data must then be there.
     reads: ClassVar[bool] = False
+    #: Whether it counts the outputs of a layer in the first dimension of its weight.
+    outputs_first: ClassVar[bool] = False
+    #: Whether it compares the pruned network with the model's own weights.
+    fits_dense: ClassVar[bool] = False
     #: After which rounds, one of :data:`WHEN`.
     when = "last"
 
@@ -53,6 +57,9 @@ class Refit:
     def check(self, net: Net, data: Batches) -> None:
         """Refuse, before any round of scoring, a network that this refit cannot be done for."""
 
+    def check_start(self, net: Net, start: Tensors) -> None:
+        """Refuse starting values that it cannot refit; default: none."""
+
     def describe(self) -> dict[str, Any]:
         """Name and options, for the ticket's provenance."""
         return {"type": self.name, **asdict(self)}
@@ -64,6 +71,7 @@ class Rescale(Refit):
 
     name: ClassVar[str] = "rescale"
     reads: ClassVar[bool] = True
+    outputs_first: ClassVar[bool] = True
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
         return _by_fan_in(rescale, net, data, tensors, held)
@@ -75,6 +83,7 @@ class Reinit(Refit):
 
     name: ClassVar[str] = "reinit"
     reads: ClassVar[bool] = True
+    outputs_first: ClassVar[bool] = True
 
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
         return _by_fan_in(reinit, net, data, tensors, held)
@@ -126,6 +135,7 @@ class OBS(Refit):
 
     name: ClassVar[str] = "obs"
     reads: ClassVar[bool] = True
+    fits_dense: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         one_of("refit 'obs'", "when", self.when, WHEN)
@@ -135,11 +145,28 @@ class OBS(Refit):
     def check(self, net: Net, data: Batches) -> None:
         check_squares(net, _first_inputs(data))
 
+    def check_start(self, net: Net, start: Tensors) -> None:
+        if own_network(net, start):
+            raise PxframeError(
+                "the starting values are those of a trained network, and 'obs' would fit it to the outputs of the "
+                "model: take refit 'bn'"
+            )
+
     def values(self, net: Net, data: Batches, tensors: Tensors, held: Tensors) -> dict[str, Tensor]:
         options = {key: value for key, value in asdict(self).items() if key != "when"}
         pruned = _pruned(net, tensors)
         weights = least_squares(net, data, pruned, held, **options)
+        if not weights:
+            _log.warning(
+                "refit 'obs': no prunable weight is one side of a matrix product of its own, so none was changed; "
+                "weights that are computed before use, such as normalised ones, are left alone"
+            )
         return {**weights, **batch_statistics(net, data, {**pruned, **weights})}
+
+
+def own_network(net: Net, start: Tensors) -> bool:
+    """Whether ``start`` is the state of a network of its own, as training leaves it, not an update of kept weights."""
+    return any(name in net.parameters and name not in net.masks for name in start)
 
 
 REFITS: dict[str, type[Refit]] = {cls.name: cls for cls in (Refit, Rescale, Reinit, BatchNorm, OBS)}

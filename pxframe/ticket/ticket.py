@@ -96,6 +96,21 @@ class Ticket:
         """Check that the ticket fits ``model`` and change nothing. Arguments, result and errors as in :meth:`apply`."""
         return _locate(self.masks, model, prefix, partial)[0]
 
+    def check_own(self, model: nn.Module) -> None:
+        """Check that the ticket fits ``model`` itself, under its own names, not a part of it.
+
+        Raises:
+            PxframeError: as in :meth:`apply`, or the names are another module's.
+        """
+        prefix = self.check(model)
+        other = set(self.masks) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        if other:
+            where = f"its part {prefix[:-1]!r}" if prefix else "a module with other names"
+            raise PxframeError(
+                f"the ticket fits {where}, and not the model as a whole ({some(sorted(other), 1)} is no name there); "
+                f"pass the module that it was made from"
+            )
+
     def apply(self, model: nn.Module, prefix: str | None = None, partial: bool = False) -> str:
         """Zero the pruned weights of ``model`` in place; nothing is changed unless everything fits.
 

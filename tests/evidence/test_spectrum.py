@@ -10,7 +10,7 @@ from torch import nn
 import pxframe
 from pxframe.base.errors import PxframeError
 from pxframe.evidence import kernel as kernels
-from pxframe.evidence.spectrum import Spectrum, distance, ntk_spectrum
+from pxframe.evidence.spectrum import log_distance, ntk_spectrum
 
 
 class Small(nn.Module):
@@ -122,12 +122,9 @@ def test_starting_values_of_a_ticket_are_in_place(model, batches):
 
 
 def test_distance_is_a_mean_of_powers_of_ten():
-    def of(*values):
-        return Spectrum(np.array(values), np.zeros(len(values)), sum(values), 0.0, len(values))
-
-    assert distance(of(100.0, 10.0, 1.0), of(10.0, 10.0, 0.1)) == pytest.approx(2 / 3)
-    assert distance(of(100.0, 1e-9), of(100.0, 1.0)) == 0  # below what float32 can tell
-    assert np.isnan(distance(of(0.0), of(1.0)))
+    assert log_distance([100.0, 10.0, 1.0], [10.0, 10.0, 0.1]) == pytest.approx(2 / 3)
+    assert log_distance([100.0, 1e-9], [100.0, 1.0]) == 0  # below what float32 can tell
+    assert log_distance([0.0], [1.0]) is None
 
 
 @pytest.mark.parametrize(
@@ -148,3 +145,31 @@ def test_a_kernel_too_large_for_its_matrix_is_refused_before_it_is_made(model, m
     monkeypatch.setattr(kernels.Kernel, "matrix", lambda self: pytest.fail("it was made"))
     with pytest.raises(PxframeError, match="rows, and the whole matrix is made of up to 4096"):
         ntk_spectrum(model, [(torch.zeros(2000, 2, 6, 6).double(), None)])
+
+
+def test_parameters_that_take_no_gradients_are_no_part_of_it(model, batches):
+    whole = ntk_spectrum(model, batches, measured=False).trace
+    first, *_ = model.parameters()
+    first.requires_grad_(False)
+    part = ntk_spectrum(model, batches, measured=False).trace
+    first.requires_grad_()
+    gradients = [
+        torch.autograd.grad(out, first, retain_graph=True)[0]
+        for x, _ in batches
+        for one in x.split(1)
+        for out in model.eval()(one).flatten()
+    ]
+    assert whole - part == pytest.approx(sum(float(g.square().sum()) for g in gradients), rel=1e-6)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(PxframeError, match="takes gradients"):
+        ntk_spectrum(model, batches)
+
+
+def test_a_ticket_of_a_part_is_refused_and_the_caller_s_mode_does_not_matter(model, batches):
+    ticket = ticket_of(model, batches)
+    with pytest.raises(PxframeError, match="pass the module that it was made from"):
+        ntk_spectrum(nn.Sequential(model), batches, ticket)
+    plain = ntk_spectrum(model, batches, ticket).trace
+    with torch.inference_mode():
+        assert ntk_spectrum(model, batches, ticket).trace == plain

@@ -61,7 +61,7 @@ def ticket(kept, total=100, scorer="px", **options):
         (None, {}, 1.0),
         (None, {"weight": 7.0}, 7.0),
         ("mask", {"weight": 7.0}, 1.0),
-        ("mask+weights", {"weight": 7.0}, 7.0),
+        ("mask+weights", {"weight": 7.0, "bias": 7.0}, 7.0),
     ],
 )
 def test_which_weights_a_ticket_is_transferred_with(job, transfer, start, trained_from):
@@ -69,7 +69,7 @@ def test_which_weights_a_ticket_is_transferred_with(job, transfer, start, traine
     model = torch.nn.Linear(2, 1)
     torch.nn.init.ones_(model.weight)
     mask = {"weight": torch.tensor([[True, False]])}
-    made = Ticket(mask, start={n: torch.full((1, 2), value) for n, value in start.items()})
+    made = Ticket(mask, start={n: torch.full_like(model.get_parameter(n), value) for n, value in start.items()})
     hook = TicketHook(with_weights(job, "ticket", made, model, print))
     training = SimpleNamespace(
         model=model, iter=0, optim_wrapper=SimpleNamespace(optimizer=torch.optim.SGD(model.parameters(), 1.0))
@@ -210,8 +210,10 @@ def test_trainings_of_a_scorer_that_trains_are_not_repeated_after_a_stop(job, mo
 
 def test_weights_of_a_ticket_s_own_need_a_task_to_train_on(job):
     job.config.transfer = "mask+weights"
-    with pytest.raises(PxframeError, match="carries no weights, and there is no 'pretrain'"):
-        with_weights(job, "px", ticket(1), torch.nn.Linear(2, 1), print)
+    refitted = Ticket({"weight": torch.tensor([[True, False]])}, {}, {"weight": torch.ones(1, 2)})
+    for made in (ticket(1), refitted):  # a refit is no training
+        with pytest.raises(PxframeError, match="carries no trained weights, and there is no 'pretrain'"):
+            with_weights(job, "px", made, torch.nn.Linear(2, 1), print)
 
 
 def test_tickets_of_one_start_and_other_masks_are_told_apart():

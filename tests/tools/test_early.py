@@ -81,7 +81,7 @@ def test_every_command_is_in_the_list(capsys):
     shown = capsys.readouterr()
     assert shown.out == ""
     assert [line.split()[0] for line in shown.err.splitlines() if line.startswith("    ")] == [
-        *("list", "show", "prune", "transfer", "report")
+        *("list", "show", "prune", "transfer", "report", "spectrum", "width", "timing")
     ]
 
 
