@@ -103,16 +103,21 @@ def start(args: argparse.Namespace) -> None:
         trust()
 
 
-def begin(args: argparse.Namespace) -> JobConfig:
+def begin(args: argparse.Namespace, *, shares: bool = False) -> JobConfig:
     """Say what is done, and refuse at once what is wrong in the arguments and in the config; torch comes later.
 
     Under torchrun the processes meet here, and ``args.device`` becomes the device of this one.
+
+    Args:
+        shares: several processes can do the command's work together.
 
     Returns:
         the config, with the work dir and the overrides of the command line.
     """
     from pxframe.job.places import check_folder, checked_folder, find_config
 
+    if not shares and processes.count() > 1:
+        raise PxframeError("this command works in one process: start it without torchrun")
     processes.hushed()
     args.device = processes.met(args.device)
     file = find_config(args.config)

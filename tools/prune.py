@@ -17,7 +17,7 @@ from pxframe_tools.common import add_job_arguments, begin, choose_threads, scrip
 
 
 def run(args: argparse.Namespace) -> int:
-    config = begin(args)  # before torch is imported, which takes seconds
+    config = begin(args, shares=True)  # before torch is imported, which takes seconds
     from pxframe.job.claim import claimed, earlier_threads
     from pxframe.job.job import Job
     from pxframe.job.stages import pretrain, rehearse

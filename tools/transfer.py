@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.ticket:
         check_file(args.ticket, "ticket")
-    config = begin(args)
+    config = begin(args, shares=True)
     from pxframe.job.config import chosen_tasks
 
     if not chosen_tasks(config, args.tasks):
