@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from argparse import Namespace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 from pxframe.training.settings import Training
 from pxframe.training.sharing import SharedStatistics, check_share
+from pxframe_tools import processes
+from pxframe_tools.common import begin
 
 RANK = """
 import sys
@@ -155,3 +158,36 @@ def test_sync_bn_is_a_key_of_training():
     assert Training().sync_bn
     with pytest.raises(PxframeError, match="'sync_bn'"):
         Training(sync_bn="yes")
+
+
+@pytest.fixture
+def second(monkeypatch):
+    """What torchrun tells the second of two processes."""
+    for name, value in {"LOCAL_RANK": 1, "RANK": 1, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+
+
+def test_a_command_that_cannot_be_shared_refuses_torchrun(second):
+    with pytest.raises(PxframeError, match="start it without torchrun"):
+        begin(Namespace(config="quickstart", work_dir=None, device="cpu"))
+
+
+def test_each_process_takes_the_gpu_of_its_own_number(second, monkeypatch):
+    joined = []
+    monkeypatch.setattr(ranks, "join", joined.append)
+    with pytest.raises(PxframeError, match=r"write --device cuda$"):
+        processes.met("cuda:0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(PxframeError, match="2 processes need 2 GPUs, and torch sees 1"):
+        processes.met("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert processes.met("cuda") == "cuda:1"
+    assert processes.met("cpu") == "cpu"
+    assert joined == ["cuda:1", "cpu"]
+
+
+def test_only_errors_of_other_processes_name_theirs(second, monkeypatch):
+    assert processes.named("it is wrong") == "rank 1: it is wrong"
+    assert processes.named("rank 0: it is wrong") == "rank 0: it is wrong"
+    monkeypatch.setenv("RANK", "0")
+    assert processes.named("it is wrong") == "it is wrong"
