@@ -2,7 +2,8 @@
 
     python tools/transfer.py CONFIG [--ticket F] [--tasks A B] [--work-dir D] [--resume]
                              [--device cpu|cuda|cuda:N] [--trust-checkpoint] [--cfg-options k=v]
-    torchrun --nproc-per-node 2 tools/transfer.py CONFIG ...    # on several GPUs, or processes of a CPU
+
+    torchrun --nproc-per-node 2 tools/transfer.py CONFIG ...
 
 1. Everything is checked before work begins: config keys, names, data, device, the ticket's fit.
 2. The backbone is built, and trained on the config's ``pretrain`` task if it has one.
