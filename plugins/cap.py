@@ -95,7 +95,9 @@ class CAP(pxframe.Scorer):
         With its values ``[n, B]`` it gives torch's report on the Cholesky factors that it took, 0 where one is there.
         """
         ranked = {n: mask & ~net.held[n] if n in net.held else mask for n, mask in net.masks.items()}
-        found = {name: [] for name in net.weights}
+        # A layer without weights has no blocks.
+        found = {name: [w.new_empty(0, dtype=torch.float64)] for name, w in net.weights.items() if not w.numel()}
+        found |= {name: [] for name in net.weights if name not in found}
         for pieces in self._groups(net):
             for piece, fisher in self._fisher(net, batches, pieces, ranked):
                 name = piece[0]

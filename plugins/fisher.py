@@ -22,8 +22,8 @@ class Fisher(pxframe.Scorer):
     compared.
 
     The model runs in eval mode, so that each sample has a gradient of its own
-    (:meth:`pxframe.scoring.net.Net.sample_gradients`). Scores have the shape and dtype of their weight. The time is
-    that of a forward and backward pass of each sample.
+    (:meth:`pxframe.scoring.net.Net.sample_gradients`). Scores have the shape of their weight, and float32 at least:
+    squares of float16 vanish. The time is that of a forward and backward pass of each sample.
 
     Args:
         labels: ``"true"`` takes the targets of the batches, for the empirical Fisher information. ``"sampled"`` draws
@@ -52,11 +52,12 @@ class Fisher(pxframe.Scorer):
     def score(self, net, batches):
         if self.labels == "sampled":
             batches = ((inputs, _drawn(net, inputs)) for inputs, _ in batches)
-        total, number = {name: torch.zeros_like(weight) for name, weight in net.weights.items()}, 0
+        weights, number = {name: weight.to(net.path_dtype) for name, weight in net.weights.items()}, 0
+        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         for gradients in net.sample_gradients(batches):
             for name, gradient in gradients.items():
                 # The product first: the square of a gradient alone may leave the range of its dtype.
-                total[name] += (gradient * net.weights[name]).square().sum(0)
+                total[name] += (gradient * weights[name]).square().sum(0)
             number += len(gradient)
         return {name: t / (2 * number) for name, t in total.items()}
 

@@ -26,6 +26,8 @@ class Lamp(pxframe.Scorer):
 
 def _lamp(weight):
     flat = weight.flatten().double().abs()
+    if not len(flat):
+        return flat.view(weight.shape)
     largest = flat.amax().clamp(min=torch.finfo(flat.dtype).tiny)
     # The score does not depend on the layer's scale, and squares of numbers up to 1 cannot overflow.
     squares, order = (flat / largest).square().sort(stable=True)

@@ -6,9 +6,9 @@ import torch
 
 import pxframe
 from pxframe.base.devices import sent
-from pxframe.base.inputs import first, leaves, samples
+from pxframe.base.inputs import first, samples
 from pxframe.base.options import whole_number
-from pxframe.scoring.samples import rows_at_once
+from pxframe.scoring.samples import along_rows, outputs_of, rows_at_once
 
 
 @dataclass
@@ -19,10 +19,10 @@ class NTKTrace(pxframe.Scorer):
     (Jacot, Gabriel, Hongler, "Neural Tangent Kernel", NeurIPS 2018). PX (``px``) bounds this trace by sums over paths,
     which need no gradient of single samples and outputs; ``ntk_sap`` estimates how it depends on the mask.
 
-    The model runs in eval mode. All floating-point outputs count. Labels are not read. Scores have the shape and dtype
-    of their weight. The time is that of a forward pass for each sample, and a backward pass for each sample and each
-    output or probe. Of a network with more than four million prunable weights, or one that cannot take many samples
-    together, the forward pass is repeated, too, so that the memory stays bounded.
+    The model runs in eval mode. All floating-point outputs count. Labels are not read. Scores have the shape of their
+    weight, and float32 at least: squares of float16 vanish. The time is that of a forward pass for each sample, and a
+    backward pass for each sample and each output or probe. Of a network with more than four million prunable weights,
+    or one that cannot take many samples together, the forward pass is repeated, too, so that the memory stays bounded.
 
     Args:
         probes: at least 1. With K outputs for each sample, K at most ``probes``, the sum over k is taken exactly. With
@@ -44,14 +44,15 @@ class NTKTrace(pxframe.Scorer):
         whole_number("ntk_trace", "probes", self.probes)
 
     def score(self, net, batches):
-        total = {name: torch.zeros_like(weight) for name, weight in net.weights.items()}
-        along = net.with_(loss=_products)
+        weights = {name: weight.to(net.path_dtype) for name, weight in net.weights.items()}
+        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        along = net.with_(loss=along_rows)
         for inputs, _ in batches:
             for directions, share in self._directions(net, inputs):
                 rows = directions.shape[1]
                 for gradients in along.sample_gradients([(inputs, directions)], rows=rows):
                     for name, gradient in gradients.items():
-                        total[name] += (gradient * net.weights[name]).square_().sum((0, 1)).mul_(share)
+                        total[name] += (gradient * weights[name]).square_().sum((0, 1)).mul_(share)
         return total
 
     def _directions(self, net, inputs):
@@ -61,7 +62,7 @@ class NTKTrace(pxframe.Scorer):
         """
         number = samples(inputs)
         with net.evaluating(), torch.no_grad():
-            outputs = _outputs(net(first(inputs)))
+            outputs = outputs_of(net(first(inputs)))[0]
         exact = len(outputs) <= self.probes
         rows = rows_at_once(net, min(self.probes, len(outputs)), number * len(outputs))
         for k in range(0, min(self.probes, len(outputs)), rows):
@@ -72,19 +73,6 @@ class NTKTrace(pxframe.Scorer):
                 shape = (min(rows, self.probes - k), number, len(outputs))
                 signs = torch.randint(2, shape, generator=net.generator, dtype=torch.int8).transpose(0, 1)
                 yield sent(signs, net.device).to(outputs.dtype).mul_(2).sub_(1), 1 / self.probes
-
-
-def _outputs(output):
-    """Every floating-point number that the model gives for one sample, ``[K]``."""
-    parts = [leaf.flatten() for leaf in leaves(output) if leaf.is_floating_point()]
-    if not parts:
-        raise pxframe.PxframeError("ntk_trace: the model has no floating-point output; take a scorer that reads a loss")
-    return torch.cat(parts)
-
-
-def _products(output, directions):
-    """The products with the directions ``[1, rows, K]`` of one sample, ``[rows]``."""
-    return (_outputs(output) * directions.flatten(0, 1)).sum(1)
 
 
 @pxframe.hookimpl

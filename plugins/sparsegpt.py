@@ -22,15 +22,17 @@ class SparseGPT(pxframe.Scorer):
     starts from (``ticket.rewind``). The inputs X of a layer come from the pruned layers before it. The inputs of a
     convolution are its unfolded maps, each group of channels on its own.
 
-    Its scores compare weights of one layer only, so the scope is ``"layer"``.
+    Its scores compare weights of one layer only, so the scope is ``"layer"``. Where other weights are kept than it has
+    chosen, as with ``scope="row"`` or under ``shuffled``, the model's own weights are compensated once more, for the
+    masks that there are.
 
     Args:
         block: columns that choose their mask together.
         damping: relative to the mean of the diagonal of H, added to it.
 
     Raises:
-        PxframeError: an option is out of its range; H of a layer would take more than 2 GiB; or the inputs of a layer
-            cannot be read, or differ between two uses of its weight.
+        PxframeError: an option is out of its range; whole channels, or scores alone, are asked for; H of a layer would
+            take more than 2 GiB; or the inputs of a layer cannot be read, or differ between two uses of its weight.
     """
 
     block: int = 128
@@ -46,46 +48,88 @@ class SparseGPT(pxframe.Scorer):
         positive(self.name, "damping", self.damping)
 
     def score(self, net, batches):
+        if net.quotas is None:
+            raise PxframeError(
+                "sparsegpt chooses weights for a number of them that each layer keeps, so it gives no scores without "
+                "one; take pxframe.prune"
+            )
         for given, _ in batches:
             check_squares(net, given)
             break
-        pruned = {**net.buffers, **net.parameters, **net.masked()}
-        pruned |= {name: w * net.masks[name] for name, w in net.memory.get(self.name, {}).items()}
+        before = net.memory.get(self.name)
+        weights = net.masked()
+        if before is not None:
+            weights = {n: w * net.masks[n] for n, w in self._fitting(net, before).items()}
+        weights, scores, chosen = self._pruned(net, batches, weights, net.quotas)
+        net.memory[self.name] = weights, chosen, batches
+        return scores
+
+    def score_channels(self, net, batches):
+        raise PxframeError("sparsegpt chooses single weights; take another scorer for channels")
+
+    def restart(self, net):
+        return self._fitting(net, net.memory[self.name])
+
+    def _fitting(self, net, before):
+        """The weights that make up for those that the masks of ``net`` prune, whoever chose them."""
+        weights, chosen, batches = before
+        if all(torch.equal(chosen[name], mask) for name, mask in net.masks.items()):
+            return weights
+        return self._pruned(net, batches, net.weights, None)[0]
+
+    def _pruned(self, net, batches, weights, quotas):
+        """New weights, scores and masks of all layers, starting from ``weights``.
+
+        Args:
+            quotas: how many weights each layer keeps, those held not counted; None: those of the net's masks.
+        """
+        pruned = {**net.buffers, **net.parameters, **weights}
         scores = {name: torch.zeros_like(w, dtype=torch.float64).flatten() for name, w in net.weights.items()}
+        chosen = {name: torch.zeros_like(mask).flatten() for name, mask in net.masks.items()}
         seen = {name: 0 for name in net.masks}
+        free = {name: 0 for name in net.masks}  # those of them that are not held
         inputs = [part for given, _ in batches for part in pieces(net, given)]
         for product, [values] in sweep(net, inputs, [pruned]):
+            if not product.shape.numel():
+                continue
             name, index = product.name, product.index
-            own, hessian = pruned[name].flatten(), 0
+            own, hessian = pruned[name].flatten().clone(), 0  # what it was may be the net's
             for value in values:
                 columns = product.columns(value).double()
                 hessian = hessian + columns @ columns.mT
             order = _order(net, name, index.shape[-1])
             index, hessian = index[..., order], hessian[:, order][..., order]
             left = net.masks[name].flatten()[index]
-            held = net.held[name].flatten()[index] if name in net.held else torch.zeros_like(left)
-            keep = round(net.quotas[name] * index.numel() / own.numel()) + int(held.sum())
-            weights, found = self._layer(own[index].double(), hessian, left, held, keep, net.pattern)
-            own[index], scores[name][index] = weights.to(own.dtype), found
+            held, of_layer = torch.zeros_like(left), 0
+            if name in net.held:
+                held, of_layer = net.held[name].flatten()[index], int(net.held[name].sum())
+            before, number = free[name], int(held.sum())
+            free[name] += index.numel() - number
+            keep = None
+            if quotas is not None:  # the parts of a layer share its quota; what they keep adds up to it
+                share = quotas[name] / max(own.numel() - of_layer, 1)
+                keep = round(share * free[name]) - round(share * before) + number
+            new, found, kept = self._layer(own[index].double(), hessian, left, held, keep, net.pattern)
+            own[index], scores[name][index], chosen[name][index] = new.to(own.dtype), found, kept
             pruned[name] = own.view(pruned[name].shape)
             seen[name] += index.numel()
         wrong = [name for name, number in seen.items() if number != net.weights[name].numel()]
         if wrong:
             raise PxframeError(f"{some(wrong)} has inputs that cannot be read, or is used twice; exclude it")
-        net.memory[self.name] = {name: pruned[name] for name in net.masks}
-        return {name: s.view(net.weights[name].shape) for name, s in scores.items()}
-
-    def restart(self, net):
-        return net.memory[self.name]
+        shapes = {name: w.shape for name, w in net.weights.items()}
+        return (
+            {name: pruned[name] for name in shapes},
+            *({name: part[name].view(shape) for name, shape in shapes.items()} for part in (scores, chosen)),
+        )
 
     def _layer(self, weights, hessian, left, held, keep, pattern):
-        """The new weights of a layer, and the scores; those of kept weights are above 1, the others below.
+        """The new weights of a layer, the scores, those of kept weights above 1 and the others below, and the mask.
 
         Args:
             weights: ``[groups, rows, columns]``, zero where pruned before.
             left: bool, of the same shape: false where pruned before.
             held: bool, of the same shape: true where a weight is not to be pruned.
-            keep: how many weights are to be left.
+            keep: how many weights are to be left; None: what is left stays.
             pattern: N and M, or None.
         """
         diagonal = hessian.diagonal(dim1=-2, dim2=-1)
@@ -93,24 +137,24 @@ class SparseGPT(pxframe.Scorer):
         damped = hessian + torch.diag_embed(ridge.expand_as(diagonal))
         upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
         spread = upper.diagonal(dim1=-2, dim2=-1)
-        weights, scores = weights.clone(), torch.zeros_like(weights)
+        weights, scores, kept = weights.clone(), torch.zeros_like(weights), torch.zeros_like(left)
         columns, gone = weights.shape[-1], 0
         block = self.block if pattern is None else max(self.block // pattern[1], 1) * pattern[1]
         for start in range(0, columns, block):
             stop = min(start + block, columns)
             dropped = ~left[..., start:stop]
-            if pattern is None:
+            if keep is not None and pattern is None:
                 until = round((weights.numel() - keep) * stop / columns)  # pruned weights when this block is done
                 values = _values(weights[..., start:stop], spread[..., start:stop], dropped, held[..., start:stop])
                 dropped = _lowest(values, dropped, until - gone)
                 gone += int(dropped.sum())
             errors = torch.zeros_like(weights[..., start:stop])
             for at in range(start, stop):
-                if pattern is not None and at % pattern[1] == 0:
+                if keep is not None and pattern is not None and at % pattern[1] == 0:
                     end = at + pattern[1]
                     here = slice(at - start, end - start)
                     values = _values(weights[..., at:end], spread[..., at:end], dropped[..., here], held[..., at:end])
-                    dropped[..., here] = _of_group(values, dropped[..., here], pattern)
+                    dropped[..., here] = _of_group(values, dropped[..., here], held[..., at:end], pattern)
                 column, drop, scale = weights[..., at], dropped[..., at - start], spread[:, at, None]
                 value = (column / scale).square()
                 scores[..., at] = value / (1 + value) + ~drop
@@ -118,7 +162,8 @@ class SparseGPT(pxframe.Scorer):
                 weights[..., at:stop] -= error.unsqueeze(-1) * upper[:, None, at, at:stop]
                 weights[..., at] = torch.where(drop, 0, column)
             weights[..., stop:] -= errors @ upper[:, start:stop, stop:]
-        return torch.where(left, weights, 0), scores * left
+            kept[..., start:stop] = ~dropped
+        return torch.where(left, weights, 0), scores * left, kept
 
 
 def _order(net, name, columns):
@@ -139,10 +184,10 @@ def _lowest(values, dropped, number):
     return chosen.view(dropped.shape)
 
 
-def _of_group(values, dropped, pattern):
-    """The M - N lowest of each row, those that are dropped already first."""
+def _of_group(values, dropped, held, pattern):
+    """The M - N lowest of each row, those that are dropped already first; none of those that are held."""
     lowest = values.argsort(dim=-1, stable=True)[..., : pattern[1] - pattern[0]]
-    return dropped.scatter(-1, lowest, True)
+    return dropped.scatter(-1, lowest, True) & ~held
 
 
 @pxframe.hookimpl

@@ -19,6 +19,10 @@ class Wanda(pxframe.Scorer):
     |W_ij| / sum_i |W_ij| over the weights that are left: Zhang et al., "Plug-and-Play: An Efficient Post-training
     Pruning Method for Large Language Models" (RIA), ICLR 2024, Eqs. 3 and 5.
 
+    The paper prunes one layer after the other, each by the inputs that the pruned layers before it give. Here all
+    inputs are those of the network at the masks of the round: with one round, of the unpruned network. A weight that is
+    used in several places has the inputs of all of them.
+
     The norms of two layers' inputs have different units, so each layer has its own threshold. ``scope="row"`` compares
     the weights of each output among themselves, as the paper does for language models.
 
@@ -41,22 +45,31 @@ class Wanda(pxframe.Scorer):
         positive(self.name, "power", self.power)
 
     def score(self, net, batches):
-        sums = {}  # (a weight's name, where its inputs come from) -> the product and ||X_j||^2, [groups, 1, columns]
+        # ||X_j||^2 and the product by what the product is, in whatever graph the part of the data has.
+        sums = {}
         for product, columns in net.layer_inputs(batches):
-            known = sums.setdefault((product.name, product.source.name), [product, 0])
-            known[1] = known[1] + columns.double().square().sum(-1).unsqueeze(-2)
-        missing = [name for name in net.masks if name not in {name for name, _ in sums}]
+            known = sums.setdefault((product.name, product.use, product.shape), [product, 0])
+            known[1] = known[1] + columns.double().square().sum(-1).unsqueeze(-2)  # [groups, 1, columns]
+        read = {name for name, *_ in sums}
+        missing = [name for name in net.masks if name not in read]
         if missing:
             raise PxframeError(f"the inputs of {some(missing)} cannot be read; exclude it")
         weights = net.masked()
-        scores = {name: torch.zeros_like(weight.flatten(), dtype=torch.float64) for name, weight in weights.items()}
+        sizes = {name: torch.zeros_like(weight.flatten(), dtype=torch.float64) for name, weight in weights.items()}
+        squares = {name: torch.zeros_like(size) for name, size in sizes.items()}
         for key in list(sums):
-            product, squares = sums.pop(key)  # its index goes with it
-            size = weights[product.name].flatten()[product.index].double().abs()
+            product, found = sums.pop(key)  # its index goes with it
+            name, index = product.name, product.index
+            size = weights[name].flatten()[index].double().abs()
             if self.relative:
                 size = _share(size, -1) + _share(size, -2)
-            scores[product.name][product.index] = size * squares.sqrt().pow(self.power)
-        return {n: s.view(net.weights[n].shape).to(net.weights[n]) for n, s in scores.items()}
+            sizes[name][index] = size
+            # A weight that is used in several places has the inputs of them all.
+            squares[name].index_put_((index,), found.expand(index.shape), accumulate=True)
+        return {
+            name: (size * squares[name].sqrt().pow(self.power)).view(net.weights[name].shape).to(net.weights[name])
+            for name, size in sizes.items()
+        }
 
 
 def _share(size, dim):

@@ -6,10 +6,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from pxframe.base.errors import PxframeError
 from pxframe_tools import prune, report, show, spectrum, timing, transfer, width
-from pxframe_tools.common import add_common, add_job_arguments, one_line_errors, parsed, start
+from pxframe_tools.common import add_common, one_line_errors, parsed, start
+
+#: Each is a module with ``add_arguments(parser)`` and ``run(args)``, and what it is for.
+COMMANDS: dict[str, tuple[Any, str]] = {
+    "show": (show, "show what is in a ticket"),
+    "prune": (prune, "make the tickets of a job"),
+    "transfer": (transfer, "make the tickets of a job and train every task with each"),
+    "report": (report, "write the report of a job: a page, tables and figures"),
+    "spectrum": (spectrum, "compare the tangent kernels of a job's networks"),
+    "width": (width, "count the units that the tickets of a job leave"),
+    "timing": (timing, "time the methods of a job against their rounds"),
+}
 
 
 def list_registered(args: argparse.Namespace) -> int:
@@ -51,33 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_common(command)
     command.set_defaults(run=list_registered)
 
-    command = commands.add_parser("show", help="show what is in a ticket")
-    show.add_arguments(command)
-    command.set_defaults(run=show.run)
-
-    command = commands.add_parser("prune", help="make the tickets of a job")
-    add_job_arguments(command)
-    command.set_defaults(run=prune.run)
-
-    command = commands.add_parser("transfer", help="make the tickets of a job and train every task with each")
-    transfer.add_arguments(command)
-    command.set_defaults(run=transfer.run)
-
-    command = commands.add_parser("report", help="write the report of a job: a page, tables and figures")
-    report.add_arguments(command)
-    command.set_defaults(run=report.run)
-
-    command = commands.add_parser("spectrum", help="compare the tangent kernels of a job's networks")
-    spectrum.add_arguments(command)
-    command.set_defaults(run=spectrum.run)
-
-    command = commands.add_parser("width", help="count the units that the tickets of a job leave")
-    width.add_arguments(command)
-    command.set_defaults(run=width.run)
-
-    command = commands.add_parser("timing", help="time the methods of a job against their rounds")
-    timing.add_arguments(command)
-    command.set_defaults(run=timing.run)
+    for name, (module, purpose) in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
 
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments:  # somebody who asks what there is: a usage line alone would not say

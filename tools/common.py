@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from pxframe_tools import processes
 
 if TYPE_CHECKING:  # torch takes seconds to import: a command with a mistake in it must not wait for it
     from pxframe.job.config import JobConfig
+    from pxframe.job.job import Job
 
 Main = Callable[[Sequence[str] | None], int]
 
@@ -135,6 +136,16 @@ def begin(args: argparse.Namespace, *, shares: bool = False) -> JobConfig:
     return config
 
 
+def job_of(args: argparse.Namespace, config: JobConfig, tasks: Iterable[str] | None) -> Job:
+    """The job that the arguments describe, for these tasks of its config (None: all), with ``--ticket`` if given."""
+    from pxframe.job.job import Job
+    from pxframe.ticket.ticket import Ticket
+
+    file = getattr(args, "ticket", None)
+    given = (Path(file).stem, Ticket.load(file)) if file else None
+    return Job.from_config(config, device=args.device, tasks=tasks, resume=args.resume, given=given)
+
+
 def check_file(path: str, what: str) -> None:
     """Refuse a file that is not there, in the words of those that read it.
 
@@ -145,13 +156,17 @@ def check_file(path: str, what: str) -> None:
         raise PxframeError(f"cannot read {what} {path}: No such file or directory")
 
 
-def choose_threads(earlier: int | None = None) -> int:
+def choose_threads(earlier: int | None = None, processes: int | None = None) -> int:
     """Set how many threads torch uses: one for each core that is free when the command starts; at least one.
 
     A run that goes on takes as many as it was begun with (``earlier``): sums are rounded otherwise with more or fewer.
 
     A layer waits for the slowest of its threads, so threads that share cores with other programs make a run many times
     slower. ``OMP_NUM_THREADS`` and ``MKL_NUM_THREADS`` go first: if either is set, nothing is changed.
+
+    Args:
+        earlier: see above.
+        processes: how many are to share the cores, each with as many threads; None: there is only this one.
 
     Returns:
         The number of threads in use.
@@ -164,6 +179,9 @@ def choose_threads(earlier: int | None = None) -> int:
     if earlier is not None:
         torch.set_num_threads(earlier)
         return earlier
+    if processes is not None:
+        torch.set_num_threads(max(1, cores // processes))
+        return torch.get_num_threads()
     # The load is the mean of the last minute. One is not counted: the installation that has just ended, usually.
     free = round(cores - max(0.0, os.getloadavg()[0] - 1))
     if max(1, free) < torch.get_num_threads():
@@ -234,6 +252,9 @@ class _Overrides(argparse.Action):
             DictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
         except Exception as error:  # whatever its little parser runs into
             parser.error(f"{option_string}: cannot read {' '.join(map(str, values))!r} as KEY=VALUE ({error})")
+        setattr(
+            namespace, f"{self.dest}_given", list(values)
+        )  # as they were typed, for a process that reads them again
 
 
 def script(description: str, add_arguments: Callable[[argparse.ArgumentParser], None], run: Callable[..., int]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pxframe_tools.common import add_job_arguments, begin, choose_threads
+from pxframe_tools.common import add_job_arguments, begin, choose_threads, job_of
 
 if TYPE_CHECKING:
     from pxframe.job.config import JobConfig
@@ -35,7 +35,7 @@ def number(text: str) -> int:
     return found
 
 
-def job_of(args: argparse.Namespace, tasks: bool = False, change: Callable[[JobConfig], None] | None = None) -> Job:
+def tried(args: argparse.Namespace, tasks: bool = False, change: Callable[[JobConfig], None] | None = None) -> Job:
     """The job, checked and tried out.
 
     Args:
@@ -46,10 +46,9 @@ def job_of(args: argparse.Namespace, tasks: bool = False, change: Callable[[JobC
     if change is not None:
         change(config)
     from pxframe.job.claim import earlier_threads
-    from pxframe.job.job import Job
     from pxframe.job.stages import rehearse
 
-    job = Job.from_config(config, device=args.device, tasks=None if tasks else [], resume=args.resume)
+    job = job_of(args, config, None if tasks else [])
     print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
     rehearse(job, say)
     return job
@@ -65,6 +64,17 @@ def rows_of(job: Job, what: str, settings: Mapping[str, Any], images: int, measu
     from pxframe.job.measured import measured
 
     return [row for one in job.repetitions() for row in measured(one, what, settings, images, measure, say)]
+
+
+def measured_rows(
+    args: argparse.Namespace, what: str, settings: Mapping[str, Any], images: int, measure: Measure
+) -> tuple[Job, list[Row]]:
+    """The job that the arguments describe, and :func:`rows_of` it."""
+    job = tried(args)
+    from pxframe.job.claim import claimed
+
+    with claimed(job):
+        return job, rows_of(job, what, settings, images, measure)
 
 
 def write(job: Job, what: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> Path:

@@ -2,6 +2,7 @@
 
     python tools/prune.py CONFIG [--work-dir D] [--resume] [--device cpu|cuda|cuda:N]
                           [--trust-checkpoint] [--cfg-options k=v]
+                          [--jobs N] [--engine ray [--address A] [--gpus-per-run G]] [--retries K]
 
 The first half of ``transfer.py``: the backbone is built, trained if the config has a ``pretrain`` task, and pruned once
 for every scorer and sparsity. The tickets are ``<work dir>/seed-N/tickets/<scorer>-<sparsity>.safetensors``.
@@ -13,22 +14,31 @@ import argparse
 import functools
 import sys
 
-from pxframe_tools.common import add_job_arguments, begin, choose_threads, script
+from pxframe_tools.common import add_job_arguments, begin, choose_threads, job_of, script
+from pxframe_tools.grid import add_grid_arguments, checked_grid, processes, run_cells
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_job_arguments(parser)
+    add_grid_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    on_grid = checked_grid(args)
     config = begin(args, shares=True)  # before torch is imported, which takes seconds
     from pxframe.job.claim import claimed, earlier_threads
-    from pxframe.job.job import Job
     from pxframe.job.stages import pretrain, rehearse
     from pxframe.job.tickets import make_tickets, make_whole_tickets
 
     tasks = None if config.prune.whole else []  # the backbone is pruned for all of them alike
-    job = Job.from_config(config, device=args.device, tasks=tasks, resume=args.resume)
-    print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
+    job = job_of(args, config, tasks)
+    threads = choose_threads(earlier_threads(job), processes(args))
+    print(f"threads: {threads}{' in each process' if on_grid else ''}", flush=True)
     say = functools.partial(print, flush=True)
     rehearse(job, say)
     with claimed(job):
+        if on_grid:
+            return 0 if run_cells(args, job, threads, say, train=False) else 1
         for repetition in job.repetitions():
             model = pretrain(repetition, say)
             if not job.whole:
@@ -40,4 +50,4 @@ def run(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(script("Make the tickets of a job.", add_job_arguments, run))
+    sys.exit(script("Make the tickets of a job.", add_arguments, run))

@@ -40,12 +40,8 @@ def run(args: argparse.Namespace) -> int:
         lists = {"eigenvalues": found.eigenvalues.tolist(), "errors": found.errors.tolist()}
         return {**lists, "trace": found.trace, "trace_error": found.trace_error, "size": found.size}
 
-    job = measuring.job_of(args)
+    job, rows = measuring.measured_rows(args, "spectrum", settings, args.images, measure)
     from pxframe.evidence.spectrum import log_distance
-    from pxframe.job.claim import claimed
-
-    with claimed(job):
-        rows = measuring.rows_of(job, "spectrum", settings, args.images, measure)
 
     dense = {row["seed"]: row for row in rows if not row["sparsity"]}
     for row in rows:

@@ -16,7 +16,6 @@ from typing import Any
 
 from pxframe_tools import measuring
 from pxframe_tools.common import add_job_arguments, script
-from pxframe_tools.transfer import repeat
 
 ROUNDS = (1, 2, 10, 100, 200)
 
@@ -34,9 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    job = measuring.job_of(args, tasks=True, change=lambda config: _every(config, args.rounds))
+    job = measuring.tried(args, tasks=True, change=lambda config: _every(config, args.rounds))
     from pxframe.base.errors import PxframeError
     from pxframe.job.claim import claimed
+    from pxframe.job.repetition import repeat
 
     if job.whole:
         raise PxframeError("timing prunes the backbone, and prune.whole makes tickets of each task's model")

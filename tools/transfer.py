@@ -2,6 +2,7 @@
 
     python tools/transfer.py CONFIG [--ticket F] [--tasks A B] [--work-dir D] [--resume]
                              [--device cpu|cuda|cuda:N] [--trust-checkpoint] [--cfg-options k=v]
+                             [--jobs N] [--engine ray [--address A] [--gpus-per-run G]] [--retries K]
 
     torchrun --nproc-per-node 2 tools/transfer.py CONFIG ...
 
@@ -22,6 +23,9 @@ config. Each run leaves, in ``<work dir>/seed-N/<task>/<variant>``, its log (``t
 
 Under ``torchrun`` its processes share every batch of training, every test and the batches that scorers read. The first
 of them decides, writes and prints. ``docs/processes.md`` says what is shared, and what is equal to one process.
+
+With ``--jobs`` or ``--engine ray`` every stage is a process of its own (:mod:`pxframe.grid`). Its files and results are
+the same, so that one way of running a job can go on with what the other began.
 """
 
 from __future__ import annotations
@@ -29,27 +33,25 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
-from pxframe_tools.common import add_job_arguments, begin, check_file, choose_threads, script
-
-if TYPE_CHECKING:
-    from pxframe.job.job import Job
-    from pxframe.job.stages import Say
+from pxframe_tools.common import add_job_arguments, begin, check_file, choose_threads, job_of, script
+from pxframe_tools.grid import add_grid_arguments, checked_grid, processes, run_cells
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_job_arguments(parser)
     parser.add_argument("--ticket", metavar="F", help="transfer this ticket instead of pruning")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="run only these tasks of the config")
+    add_grid_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.ticket:
         check_file(args.ticket, "ticket")
+    on_grid = checked_grid(args)
     config = begin(args, shares=True)
     from pxframe.job.config import chosen_tasks
 
@@ -58,54 +60,34 @@ def run(args: argparse.Namespace) -> int:
 
     # Imported here, since torch takes seconds: what is wrong so far has been told.
     from pxframe.job.claim import claimed, earlier_threads
-    from pxframe.job.job import Job
+    from pxframe.job.repetition import repeat
     from pxframe.job.results import print_table, write_results
     from pxframe.job.stages import rehearse
     from pxframe.report.write import write_report
-    from pxframe.ticket.ticket import Ticket
 
-    given = (Path(args.ticket).stem, Ticket.load(args.ticket)) if args.ticket else None
-    job = Job.from_config(config, device=args.device, tasks=args.tasks, resume=args.resume, given=given)
-    print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
+    job = job_of(args, config, args.tasks)
+    threads = choose_threads(earlier_threads(job), processes(args))
+    print(f"threads: {threads}{' in each process' if on_grid else ''}", flush=True)
     say = functools.partial(print, flush=True)
     rehearse(job, say)
 
-    rows = []
+    rows, complete = [], True
     with claimed(job):
+        if on_grid:
+            complete = run_cells(args, job, threads, say)
+            job = replace(job, makes=frozenset())  # what is left to do is to read the rows
         for repetition in job.repetitions():
             which = f"seed {repetition.seed}: " if len(job.seeds) > 1 else ""
             rows += repeat(repetition, lambda line, which=which: say(which + line))
         results = job.root / "results.json"
         about = {"config": args.config, "seeds": job.seeds, "device": job.device}
         ranks.by_first(lambda: write_results(results, rows, **about))
-        page = ranks.by_first(lambda: write_report(job.root, job.tasks))
-    print()
-    print_table(rows)
-    print(f"\nresults: {results}, {page}")
-    return 0
-
-
-def repeat(job: Job, say: Say) -> list[dict[str, Any]]:
-    """One repetition of the job, with one seed: a row for every task and ticket."""
-    from pxframe.job.stages import finished_rows, pretrain, transfer
-    from pxframe.job.tickets import finished_tickets, make_tickets, make_whole_tickets, with_weights
-
-    model = pretrain(job, say)
-
-    # Prune once ...
-    backbone_tickets = {} if job.whole else make_tickets(job, model, say)
-
-    # ... and transfer to every task. Of tasks that were not asked for, rows that are there already stay in the table.
-    rows = []
-    for task in job.config.tasks:
-        if task not in job.tasks:
-            rows += finished_rows(job, task, model, finished_tickets(job, backbone_tickets, task), say)
-            continue
-        tickets = make_whole_tickets(job, task, model, say) if job.whole else backbone_tickets
-        for variant, ticket in tickets.items():
-            ready = with_weights(job, variant, ticket, model, say)
-            rows.append(transfer(job, task, variant, model, ready, say))
-    return rows
+        page = ranks.by_first(lambda: write_report(job.root, job.tasks)) if rows else None
+    if rows:
+        print()
+        print_table(rows)
+        print(f"\nresults: {results}, {page}")
+    return 0 if complete else 1
 
 
 if __name__ == "__main__":

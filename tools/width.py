@@ -37,11 +37,7 @@ def run(args: argparse.Namespace) -> int:
             "layers_in_all": len(found),
         }
 
-    job = measuring.job_of(args)
-    from pxframe.job.claim import claimed
-
-    with claimed(job):
-        rows = measuring.rows_of(job, "width", {}, 1, measure)
+    job, rows = measuring.measured_rows(args, "width", {}, 1, measure)
     measuring.print_means(
         rows,
         {

@@ -130,8 +130,8 @@ def samples(inputs: Any) -> int:
     return number
 
 
-def split(inputs: Any, size: int) -> list[Any]:
-    """Parts of at most ``size`` samples; views."""
+def split(inputs: Any, size: int | list[int]) -> list[Any]:
+    """Parts of at most ``size`` samples, or of these sizes; views."""
     number = samples(inputs)
     parts = [tensor.split(size) for tensor in leaves(inputs)]
     return [filled(inputs, tensors) for tensors in zip(*parts, strict=True)] if number else []

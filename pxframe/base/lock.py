@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +46,35 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def waiting(file: str | os.PathLike[str], say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock on ``file`` until the block ends; while another process holds it, wait.
+
+    The kernel releases the lock of a process that ends in whatever way.
+
+    Args:
+        say: told in one line if there is a wait.
+
+    Raises:
+        PxframeError: the file cannot be written or locked.
+    """
+    lock = FileLock(file)
+    try:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"another process holds {os.fspath(file)!r}; waiting until it ends")
+            lock.acquire()
+    except (OSError, ValueError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise PxframeError(f"cannot lock {os.fspath(file)!r}: {reason}") from error
+    try:
+        yield
+    finally:
         lock.release()
 
 

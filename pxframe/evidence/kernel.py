@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import jvp
 
 from pxframe.base.errors import PxframeError, within
-from pxframe.base.inputs import first, leaves, samples
+from pxframe.base.inputs import first, samples
 from pxframe.engine.unfused import math_attention
 from pxframe.scoring.net import Net
-from pxframe.scoring.samples import parts
+from pxframe.scoring.samples import along_rows, outputs_of
 
 #: Numbers of the Jacobian that are in memory at a time: 1 GiB in float64. A larger one takes more passes.
 _ENTRIES = 1 << 27
@@ -48,7 +48,7 @@ class Kernel:
         if not self.samples:
             raise PxframeError("a kernel needs images: 'batches' gave no (input, target) pair")
         with net.evaluating(), torch.no_grad():
-            self.outputs = len(_outputs(net(first(self._inputs[0]))))
+            self.outputs = outputs_of(net(first(self._inputs[0]))).shape[1]
 
     @property
     def size(self) -> int:
@@ -90,7 +90,7 @@ class Kernel:
         net = self._net
 
         def outputs(weights: dict[str, Tensor]) -> Tensor:
-            return _all_outputs(net(inputs, weights), samples(inputs))
+            return outputs_of(net(inputs, weights), samples(inputs))
 
         weights = net.masked()
         with net.evaluating(), math_attention(), warnings.catch_warnings():
@@ -119,54 +119,22 @@ class Kernel:
             yield pieces
 
     def _columns(self, pieces: Sequence[tuple[str, int, int]]) -> Iterator[Tensor]:
-        """The Jacobian's columns of the pieces, for some samples after the other: ``[n * K, entries]``."""
+        """The Jacobian's columns of the pieces, for one batch after the other: ``[n * K, entries]``."""
+        net = self._net
         names = list(dict.fromkeys(name for name, _, _ in pieces))
-        where = {name: self._net.masks[name].flatten().nonzero().squeeze(1) for name in names}
-        along = self._net.with_(loss=_rows)
-        for number, inputs in enumerate(self._inputs):
+        where = {name: net.masks[name].flatten().nonzero().squeeze(1) for name in names}
+        units = torch.eye(self.outputs, dtype=net.path_dtype, device=net.device)
+        along = net.with_(loss=along_rows)
+        for number, (inputs, count) in enumerate(zip(self._inputs, self._counts, strict=True)):
             with within(f"batch {number}"):
-                for some, _ in parts(inputs, None, 8):
-                    count = samples(some)
-                    rows: list[Tensor] = []
-                    for start in range(0, self.outputs, _ROWS):
-                        units = torch.eye(self.outputs, dtype=self._net.path_dtype, device=self._net.device)
-                        units = units[start : start + _ROWS].expand(count, -1, -1)
-                        for found in along.sample_gradients([(some, units)], names, rows=units.shape[1]):
-                            cut = [found[n].flatten(2)[:, :, where[n][a:b]] for n, a, b in pieces]
-                            rows.append(torch.cat(cut, 2))
-                    yield _in_order(rows, count, self.outputs)
-
-
-def _in_order(rows: list[Tensor], count: int, outputs: int) -> Tensor:
-    """Chunks of samples for some outputs, then for the next outputs, as ``[samples * outputs, entries]``."""
-    groups: list[list[Tensor]] = []
-    seen = count
-    for part in rows:
-        if seen == count:
-            groups.append([])
-            seen = 0
-        groups[-1].append(part)
-        seen += len(part)
-    return torch.cat([torch.cat(group) for group in groups], 1).reshape(count * outputs, -1)
-
-
-def _outputs(output: Any) -> Tensor:
-    """Every floating-point number that the network gives for one sample, ``[K]``."""
-    return _all_outputs(output, 1).flatten()
-
-
-def _all_outputs(output: Any, count: int) -> Tensor:
-    """The same for ``count`` samples, ``[count, K]``."""
-    found = [leaf.reshape(count, -1) for leaf in leaves(output) if leaf.is_floating_point()]
-    if not found:
-        raise PxframeError("the network has no floating-point output, so it has no tangent kernel")
-    return torch.cat(found, 1)
+                blocks = []
+                for some in units.split(_ROWS):
+                    pair = inputs, some.expand(count, -1, -1)
+                    found = along.sample_gradients([pair], names, rows=len(some))
+                    chunks = [torch.cat([g[n].flatten(2)[:, :, where[n][a:b]] for n, a, b in pieces], 2) for g in found]
+                    blocks.append(torch.cat(chunks))
+                yield torch.cat(blocks, 1).flatten(0, 1)
 
 
 def _product(output: Any, vector: Tensor) -> Tensor:
-    return (_all_outputs(output, len(vector)) * vector).sum()
-
-
-def _rows(output: Any, directions: Tensor) -> Tensor:
-    """The products with the directions ``[1, rows, K]`` of one sample, ``[rows]``."""
-    return (_outputs(output) * directions.flatten(0, 1)).sum(1)
+    return (outputs_of(output, len(vector)) * vector).sum()

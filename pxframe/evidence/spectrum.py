@@ -80,7 +80,7 @@ def ntk_spectrum(
     model = unwrapped(model)
     device = next(model.parameters()).device
     data = Batches(batches, device)
-    with full_precision(device), seeded(derived_seed(seed, "spectrum"), device), blaming("the spectrum"):
+    with full_precision(device), seeded(derived_seed(seed, "spectrum"), device):
         net = _net(model, ticket)
         if measured:
             net = net.at(batch_statistics(net, data, {**net.buffers, **net.parameters, **net.masked()}))
@@ -149,7 +149,8 @@ def _estimated(kernel: Kernel, largest: int, probes: int, seed: int) -> Spectrum
     generator = stream(seed, "spectrum")
     begin = torch.randn(kernel.size, generator=generator, dtype=torch.float64).numpy()
     operator = LinearOperator((kernel.size,) * 2, matvec=product, dtype=np.float64)
-    values, vectors = eigsh(operator, k=largest, which="LA", v0=begin, tol=1e-6)
+    with blaming("Lanczos' method"):  # of a kernel that is zero, for example
+        values, vectors = eigsh(operator, k=largest, which="LA", v0=begin, tol=1e-6)
     order = np.argsort(values)[::-1]
     values, vectors = values[order], vectors[:, order]
     # For a symmetric matrix, some eigenvalue is no further from the estimate than its residual is long.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pxframe.base import ranks
 from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError, within
 from pxframe.base.versions import versions
 from pxframe.job.config import JobConfig, chosen_tasks
+from pxframe.job.made import existing, reuse
 from pxframe.job.places import checked_folder
 from pxframe.job.prunings import Pruning, prunings
 from pxframe.plugin.backbone import Backbone
@@ -19,6 +20,8 @@ from pxframe.plugin.registry import build, packages_of
 from pxframe.plugin.task import Task
 from pxframe.ticket.ticket import Ticket
 from pxframe.training.run import Setting
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Job:
         tasks: the tasks chosen, by name.
         given: a ticket to transfer instead of pruning, by name, or None.
         told: the changes of settings since an earlier run that the user was told of (:func:`pxframe.job.made.reuse`).
+        only: names of the tickets that this process deals with; None: all of them.
+        makes: the files that this process may make; None: all of them. It reads the others, and never makes them.
     """
 
     config: JobConfig
@@ -71,6 +76,8 @@ class Job:
     tasks: dict[str, Task]
     given: tuple[str, Ticket] | None = None
     told: set[str] = field(default_factory=set)
+    only: Collection[str] | None = None
+    makes: Collection[Path] | None = None
 
     @classmethod
     def from_config(
@@ -159,6 +166,23 @@ class Job:
     def setting(self) -> Setting:
         """What the runs of this repetition have in common."""
         return Setting(self.provider, self.device, self.seed, self.config.vis_backends)
+
+    def reuse(
+        self,
+        file: Path,
+        recipe: Mapping[str, Any],
+        read: Callable[[Path], tuple[Value, Any]],
+        say: Callable[[str], None],
+        belongings: Path | None = None,
+    ) -> Value | None:
+        """What an earlier run left in ``file``; None if this process is to make it (:func:`pxframe.job.made.reuse`).
+
+        Raises:
+            pxframe.job.made.NotMade: it is another process that is to make it.
+        """
+        if self.makes is not None and file not in self.makes:
+            return existing(file, recipe, read)
+        return reuse(file, recipe, read, self.root, say, belongings, self.told)
 
     def recipe(self, stage: str, uses: Mapping[str, str], **depends: Any) -> dict[str, Any]:
         """What the outcome of a stage depends on.

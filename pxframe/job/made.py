@@ -27,6 +27,21 @@ Value = TypeVar("Value")
 Recipe = Mapping[str, Any]
 
 _KEY = "pxframe"
+
+
+class NotMade(PxframeError):
+    """A file that another process is to make is not there, or was made by another recipe.
+
+    Attributes:
+        changed: where the recipes differ, or why the file cannot be used; empty if there is no file.
+    """
+
+    def __init__(self, file: Path, changed: Sequence[str] = ()) -> None:
+        why = f"was made with other settings ({some(changed)})" if changed else "is not there"
+        super().__init__(f"{file} {why}; an earlier step of the job makes it")
+        self.changed = tuple(changed)
+
+
 #: How the difference of two digests ends, whose values say nothing to a reader.
 _DIGEST = " changed"
 #: How a difference begins that no change of a config makes: the file was copied from elsewhere.
@@ -94,6 +109,24 @@ def _reuse(
     if line:
         say(line)
     return None
+
+
+def existing(file: Path, recipe: Recipe, read: Callable[[Path], tuple[Value, Any]]) -> Value:
+    """What is in ``file``, if ``recipe`` made it; nothing is moved.
+
+    Raises:
+        NotMade: it is not there, it is damaged, or another recipe made it.
+    """
+    if not file.exists():
+        raise NotMade(file)
+    try:
+        value, found = read(file)
+    except PxframeError as error:
+        raise NotMade(file, [str(error).replace(f"{file} ", "", 1)]) from error
+    changed = differences(canonical(found), canonical(recipe))
+    if changed:
+        raise NotMade(file, changed)
+    return value
 
 
 def _summary(

@@ -9,7 +9,7 @@ from torch import nn
 
 from pxframe.base.errors import PxframeError, blaming
 from pxframe.job.job import Job
-from pxframe.job.made import read_row, reuse, save_row
+from pxframe.job.made import read_row, save_row
 from pxframe.job.stages import Say, method_of, pretrain, ticket_digest
 from pxframe.job.tickets import make_tickets
 from pxframe.ticket.file import fingerprint
@@ -46,7 +46,7 @@ def measured(
         depends = {"settings": dict(settings), "images": images, "task": job.scored_on.config}
         depends |= {"weights": fingerprint(model.state_dict()), "ticket": ticket_digest(ticket)}
         recipe = job.recipe(what, {}, **depends)
-        row = reuse(file, recipe, read_row, job.root, say, told=job.told)
+        row = job.reuse(file, recipe, read_row, say)
         if row is None:
             batches = batches or list(task.batches(images, min(images, job.scored_on.batch_size), seed=job.seed))
             with blaming(f"{what} of {variant}, seed {job.seed}"):

@@ -23,6 +23,7 @@ from pxframe.base.undisturbed import seeded
 from pxframe.job.exclusions import check_exclude, replaced_default
 from pxframe.job.job import Job
 from pxframe.job.made import canonical, digest, read_row, read_state, reuse, save_row, save_state
+from pxframe.job.outputs import pretrained_file, result_file
 from pxframe.plugin.host import host
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket
@@ -73,14 +74,14 @@ def pretrain(job: Job, say: Say) -> nn.Module:
     if job.pretrain is None:
         return model
     assert job.config.pretrain is not None
-    file, work_dir = job.folder / "pretrained.safetensors", job.folder / "pretrain" / "dense"
+    file, work_dir = pretrained_file(job), job.folder / "pretrain" / "dense"
     recipe = job.recipe(
         "pretrain",
         {"task": job.config.pretrain["type"]},
         task=job.config.pretrain,
         start=fingerprint(model.state_dict()),
     )
-    state = reuse(file, recipe, read_state, job.root, say, told=job.told)
+    state = job.reuse(file, recipe, read_state, say)
     if state is None:
         trained = copy.deepcopy(model)
         result = run_task(job, "pretrain", job.pretrain, trained, None, work_dir, recipe, say)
@@ -103,10 +104,10 @@ def transfer(job: Job, task: str, variant: str, model: nn.Module, ticket: Ticket
         variant: name of the ticket.
         model: the backbone; a copy of it is trained.
     """
-    work_dir = job.folder / task / variant
-    file = work_dir / "result.json"
+    file = result_file(job, task, variant)
+    work_dir = file.parent
     recipe = transfer_recipe(job, task, model, ticket)
-    row = reuse(file, recipe, read_row, job.root, say, belongings=work_dir, told=job.told)
+    row = job.reuse(file, recipe, read_row, say, belongings=work_dir)
     if row is not None:
         return row
     about = {
@@ -172,7 +173,7 @@ def _finished_rows(
     rows = []
     for variant, ticket in tickets.items():
         with suppress(PxframeError):  # a damaged file is dealt with when its task is asked for
-            row, found = read_row(job.folder / task / variant / "result.json")
+            row, found = read_row(result_file(job, task, variant))
             if canonical(found) == canonical(transfer_recipe(job, task, model, ticket)):
                 rows.append(row)
     there = len(list((job.folder / task).glob("*/result.json")))

@@ -13,7 +13,7 @@ from torch import nn
 
 from pxframe.base import ranks
 from pxframe.job.job import Job
-from pxframe.job.made import canonical, reuse
+from pxframe.job.made import NotMade, canonical
 from pxframe.job.prunings import Pruning
 from pxframe.job.stages import Say
 from pxframe.job.trainer import Trainer
@@ -57,12 +57,19 @@ def prune_subject(job: Job, subject: Subject, prunings: Mapping[str, Pruning], s
     tickets: dict[str, Ticket] = {}
     known: Known = {}
     for name, pruning in prunings.items():
+        if job.only is not None and name not in job.only:
+            continue
         file, rounds = subject.folder / f"{name}.safetensors", subject.folder / f"{name}.rounds"
         arguments = {**subject.arguments, **pruning.settings}
         recipe = ticket_recipe(job, pruning, subject.config, arguments, weights)
-        ticket = reuse(file, recipe, read_ticket, job.root, say, told=job.told)
+        try:
+            ticket = job.reuse(file, recipe, read_ticket, say)
+        except NotMade:
+            if job.only is not None:  # it was asked for by name
+                raise
+            continue
         if ticket is None:
-            kept = next((tickets[n] for n, p in prunings.items() if n in tickets and _is_kept(p, pruning)), None)
+            kept = tickets.get(refit_of(prunings, name) or "")
             if kept is not None:
                 ticket = refit(model.to(job.device), kept, batches, pruning.settings["refit"], seed=job.seed)
             else:
@@ -89,6 +96,16 @@ def _save(ticket: Ticket, file: Path, rounds: Path) -> None:
     """Write a ticket, and remove what its scorer kept between rounds."""
     ticket.save(file)
     shutil.rmtree(rounds, ignore_errors=True)
+
+
+def refit_of(prunings: Mapping[str, Pruning], name: str) -> str | None:
+    """The ticket before ``name`` that differs from it in the refit alone, so that it need not be scored again."""
+    for earlier, pruning in prunings.items():
+        if earlier == name:
+            break
+        if _is_kept(pruning, prunings[name]):
+            return earlier
+    return None
 
 
 def _is_kept(one: Pruning, other: Pruning) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 from pxframe.job.exclusions import default_exclude
 from pxframe.job.job import Job
-from pxframe.job.made import canonical, reuse
-from pxframe.job.prunings import controls_of
+from pxframe.job.made import canonical
+from pxframe.job.outputs import tickets_folder, weights_file
+from pxframe.job.prunings import Pruning, controls_of
 from pxframe.job.stages import Say, run_task, shown, ticket_digest
 from pxframe.job.subject import Subject, prune_subject, read_ticket, ticket_recipe
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.layers import describe
-from pxframe.ticket.ticket import Ticket
+from pxframe.ticket.ticket import Ticket, holds_network
 from pxframe.training.run import close, remove_checkpoints
 from pxframe.training.window import initialised
 
@@ -39,17 +40,32 @@ def make_tickets(job: Job, model: nn.Module, say: Say) -> dict[str, Ticket]:
     assert task is not None  # it is None only if whole models are pruned
     prunings = job.prunings
     if job.given is not None:
-        prunings = controls_of(job.given[1], job.config.prune, (name for name, _ in model.named_parameters()))
+        prunings = given_controls(job, (name for name, _ in model.named_parameters()))
     exclude = default_exclude(job.provider, model) if job.given is None else ()
-    backbone = Subject(model, task, job.scored_on.config, job.folder / "tickets", arguments={"exclude": exclude})
+    backbone = Subject(model, task, job.scored_on.config, tickets_folder(job), arguments={"exclude": exclude})
     tickets = prune_subject(job, backbone, prunings, say)
-    if job.given is None:
+    if job.given is None or (job.only is not None and job.given[0] not in job.only):
         return tickets
     name, given = job.given
-    if name in tickets:
-        raise PxframeError(f"the ticket's file has the name of a control, {name!r}; rename the file")
     say(f"ticket {name}: {describe(given)}{'' if same_weights(given, model) else '; made from other weights'}")
     return dict(sorted({name: given, **tickets}.items(), key=lambda item: round(item[1].sparsity, 3)))
+
+
+def given_controls(job: Job, names: Iterable[str] = ()) -> dict[str, Pruning]:
+    """The controls beside the ticket that was given.
+
+    Args:
+        names: of all parameters of the network. What the controls are called does not depend on them.
+
+    Raises:
+        PxframeError: one of them has the ticket's name.
+    """
+    assert job.given is not None
+    name, given = job.given
+    found = controls_of(given, job.config.prune, names)
+    if name in found:
+        raise PxframeError(f"the ticket's file has the name of a control, {name!r}; rename the file")
+    return found
 
 
 def finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dict[str, Ticket]:
@@ -62,12 +78,12 @@ def finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dict
 
 
 def _finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dict[str, Ticket]:
-    transfer, folder = job.config.transfer, job.folder / "tickets"
+    transfer = job.config.transfer
     if not job.whole and transfer != "mask+weights":
         return {name: _with_start(ticket, transfer) for name, ticket in tickets.items()}
     found = {}
     for name in job.prunings if job.whole else tickets:
-        file = folder / task / f"{name}.safetensors" if job.whole else folder / f"{name}+weights.safetensors"
+        file = tickets_folder(job, task) / f"{name}.safetensors" if job.whole else weights_file(job, name)
         own = tickets.get(name)
         if own is not None and (own.start or own.kept == own.total):
             found[name] = own
@@ -100,13 +116,17 @@ def make_whole_tickets(job: Job, name: str, model: nn.Module, say: Say) -> dict[
     Returns:
         tickets by name, the densest first.
     """
+    return prune_subject(job, whole_subject(job, name, model), job.prunings, say)
+
+
+def whole_subject(job: Job, name: str, model: nn.Module) -> Subject:
+    """The whole model of task ``name`` as training begins with it, built from the backbone ``model``."""
     task = job.tasks[name]
     with tempfile.TemporaryDirectory() as scratch:
         runner = job.setting().runner(task, copy.deepcopy(model), Path(scratch))
         start = initialised(runner)
         close(runner)
-    whole = Subject(start, task, job.config.tasks[name], job.folder / "tickets" / name, backbone=model)
-    return prune_subject(job, whole, job.prunings, say)
+    return Subject(start, task, job.config.tasks[name], tickets_folder(job, name), backbone=model)
 
 
 def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say) -> Ticket:
@@ -119,13 +139,14 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         return _with_start(ticket, transfer)
     # A ticket that keeps all weights needs no training: pre-training gave the weights of the dense backbone already. A
     # collapsed network is not trained.
-    if _is_trained(ticket, model) or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
+    trained = holds_network(ticket.start, ticket.masks, (name for name, _ in model.named_parameters()))
+    if trained or ticket.kept == ticket.total or ticket.meta.get("collapsed"):
         return ticket
     if job.pretrain is None or job.config.pretrain is None:
         raise PxframeError(
             "transfer='mask+weights': the ticket carries no trained weights, and there is no 'pretrain' task"
         )
-    file, work_dir = job.folder / "tickets" / f"{name}+weights.safetensors", job.folder / "pretrain" / name
+    file, work_dir = weights_file(job, name), job.folder / "pretrain" / name
     config = job.config.pretrain
     recipe = job.recipe(
         "pretrain with a ticket",
@@ -134,21 +155,16 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
         weights=fingerprint(model.state_dict()),
         ticket=ticket_digest(ticket),
     )
-    found = reuse(file, recipe, read_ticket, job.root, say, told=job.told)
+    found = job.reuse(file, recipe, read_ticket, say)
     if found is not None:
         return found
     sparse = copy.deepcopy(model)
     result = run_task(job, f"{name} on pretrain", job.pretrain, sparse, ticket, work_dir, recipe, say)
-    trained = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, sparse.state_dict())
-    ranks.by_first(lambda: trained.save(file))
+    made = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, sparse.state_dict())
+    ranks.by_first(lambda: made.save(file))
     remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
     say(f"pretrain, {name}: {shown(result)} in {result['seconds']:.0f} s -> {file}")
-    return trained
-
-
-def _is_trained(ticket: Ticket, model: nn.Module) -> bool:
-    """Whether the ticket holds a whole network's weights, which training left, and not a refit of some of them."""
-    return any(name in ticket.start for name, _ in model.named_parameters() if name not in ticket.masks)
+    return made
 
 
 def same_weights(ticket: Ticket, model: nn.Module) -> bool:

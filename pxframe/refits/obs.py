@@ -33,8 +33,8 @@ def least_squares(
         tensors: parameters and buffers of the pruned network, by name; its weights are where the search starts.
         held: by name, bool tensors that are true where a weight must stay as it is. They cover whole rows.
         damping, steps: see :meth:`pxframe.refits.least_squares.LeastSquares.solve`.
-        sequential: a layer's inputs come from the layers before it as they have been refitted, else from the dense
-            network.
+        sequential: a layer's inputs come from the layers before it as they have been refitted, and from batch norms
+            with statistics measured there, else from the dense network.
     """
     batches = [part for inputs, _ in data for part in pieces(net, inputs)]
     dense = {**net.buffers, **net.parameters}
@@ -42,7 +42,7 @@ def least_squares(
     again = _used_again(net, batches)
     networks = [dense, pruned] if sequential else [dense]
     found = {}
-    for product, values in sweep(net, batches, networks):
+    for product, values in sweep(net, batches, networks, measured=pruned if sequential else None):
         name = product.name
         if name in again:
             continue

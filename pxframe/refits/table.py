@@ -18,6 +18,7 @@ from pxframe.refits.obs import least_squares
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
 from pxframe.scoring.sweep import check_squares
+from pxframe.ticket.ticket import holds_network
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class OBS(Refit):
         check_squares(net, _first_inputs(data))
 
     def check_start(self, net: Net, start: Tensors) -> None:
-        if own_network(net, start):
+        if holds_network(start, net.masks, net.parameters):
             raise PxframeError(
                 "the starting values are those of a trained network, and 'obs' would fit it to the outputs of the "
                 "model: take refit 'bn'"
@@ -162,11 +163,6 @@ class OBS(Refit):
                 "weights that are computed before use, such as normalised ones, are left alone"
             )
         return {**weights, **batch_statistics(net, data, {**pruned, **weights})}
-
-
-def own_network(net: Net, start: Tensors) -> bool:
-    """Whether ``start`` is the state of a network of its own, as training leaves it, not an update of kept weights."""
-    return any(name in net.parameters and name not in net.masks for name in start)
 
 
 REFITS: dict[str, type[Refit]] = {cls.name: cls for cls in (Refit, Rescale, Reinit, BatchNorm, OBS)}

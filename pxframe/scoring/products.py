@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
@@ -25,16 +26,21 @@ class Product:
 
     Attributes:
         name: the weight's.
+        use: which of the weight's products it is, counted from 0 in the order of the graph. With the name it says
+            what the product is in any graph of the model; the names of nodes differ from graph to graph.
         source: the node of the layer's input.
         shape: of W: groups, rows, columns.
         columns: makes X from the value of that node. X may be a view of it.
+        layout: equal where ``columns`` does the same.
         make_index: makes ``index``.
     """
 
     name: str
+    use: int
     source: fx.Node
     shape: torch.Size
     columns: Callable[[Tensor], Tensor]
+    layout: Hashable
     make_index: Callable[[], Tensor]
 
     @cached_property
@@ -54,7 +60,8 @@ def find_products(trace: Trace, names: Container[str], device: torch.device) -> 
     Args:
         device: where an index is to be.
     """
-    found = {}
+    found: dict[fx.Node, Product] = {}
+    uses: Counter[str] = Counter()
     for node in trace.nodes:
         kind = operation(node)
         if kind not in PRODUCTS or kind == "deform_conv2d":
@@ -66,16 +73,18 @@ def find_products(trace: Trace, names: Container[str], device: torch.device) -> 
                 read = _convolution if kind == "convolution" else _matrix_product
                 matrix = read(node, used, at > carried, trace)
                 if matrix is not None:
-                    arrange, columns = matrix
+                    arrange, columns, layout = matrix
+                    name = trace.moved[used]
                     shape = arrange(torch.empty(used.meta["val"].shape, device="meta")).shape
                     make_index = partial(_index, used, trace, arrange, device)
-                    found[node] = Product(trace.moved[used], source, shape, columns, make_index)  # type: ignore[arg-type]
+                    found[node] = Product(name, uses[name], source, shape, columns, layout, make_index)  # type: ignore[arg-type]
+                    uses[name] += 1
                 break
     return found
 
 
-#: From the weight as it is used to W, and from the value of its source to X.
-Matrix = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+#: From the weight as it is used to W, from the value of its source to X, and what the second depends on.
+Matrix = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor], Hashable]
 
 
 def _index(used: fx.Node, trace: Trace, arrange: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
@@ -95,26 +104,36 @@ def _positions(node: fx.Node, trace: Trace) -> Tensor:
 def _matrix_product(node: fx.Node, used: fx.Node, on_right: bool, trace: Trace) -> Matrix | None:
     shape = used.meta["val"].shape
     turned = operation(node) != "linear" and on_right  # x @ w, w [..., in, out]
-    if len(shape) not in (2, 3):
+    if len(shape) == 3:
+        period = _period(used, trace)
+
+        def several(x: Tensor) -> Tensor:
+            x = (x.mT if on_right else x).unflatten(0, (-1, period))  # [repeats, groups, columns, positions]
+            return x.permute(1, 2, 0, 3).flatten(2)
+
+        return lambda w: (w.mT if turned else w)[:period], several, ("batched", on_right, period)
+    if len(shape) != 2:
         return None
-    if len(shape) == 3 and not _is_repeated(used, trace):  # a matrix for each entry of the batch dimension
-        return lambda w: w.mT if turned else w, lambda x: x.mT if on_right else x
 
-    def arrange(weight: Tensor) -> Tensor:
-        weight = weight if weight.ndim == 2 else weight[0]
-        return (weight.mT if turned else weight)[None]
+    def one(x: Tensor) -> Tensor:
+        if on_right:
+            return x.reshape(-1, x.shape[-1]).mT[None]
+        return x.movedim(-2, 0).reshape(1, x.shape[-2], -1)
 
-    if on_right:
-        return arrange, lambda x: x.reshape(-1, x.shape[-1]).mT[None]
-    return arrange, lambda x: x.movedim(-2, 0).reshape(1, x.shape[-2], -1)
+    return lambda w: (w.mT if turned else w)[None], one, ("plain", on_right)
 
 
-def _is_repeated(used: fx.Node, trace: Trace) -> bool:
-    """Whether each entry of the batch dimension is multiplied by the same weight. Only its positions tell."""
-    if len(used.meta["val"]) == 1:
-        return True
+def _period(used: fx.Node, trace: Trace) -> int:
+    """How many matrices there are along the batch dimension before they are repeated. Only positions tell."""
+    number = len(used.meta["val"])
+    if number == 1:
+        return 1
     positions = _positions(used, trace)
-    return bool((positions == positions[:1]).all())
+    starts = (positions == positions[:1]).flatten(1).all(1)
+    period = int(starts[1:].nonzero()[0]) + 1 if starts[1:].any() else number
+    if number % period or not (positions.unflatten(0, (-1, period)) == positions[:period]).all():
+        return number
+    return period
 
 
 def _convolution(node: fx.Node, used: fx.Node, on_right: bool, trace: Trace) -> Matrix | None:
@@ -148,7 +167,8 @@ def _convolution(node: fx.Node, used: fx.Node, on_right: bool, trace: Trace) -> 
         order = [1, 2, *range(3 + n, 3 + 2 * n), 0, *range(3, 3 + n)]
         return x.permute(order).reshape(groups, -1, prod([x.shape[0], *x.shape[3 : 3 + n]]))
 
-    return arrange, columns
+    layout = (*map(tuple, (kernel, stride, spread, pads, dilation)), groups)
+    return arrange, columns, layout
 
 
 def _each(value: Any, dims: int) -> list[int]:

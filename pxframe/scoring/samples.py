@@ -68,6 +68,25 @@ def rows_at_once(net: Net, rows: int, size: int) -> int:
     return max(1, min(rows, _ENTRIES // max(1, _CHUNK * weights, size)))
 
 
+def outputs_of(output: Any, count: int = 1) -> Tensor:
+    """Every floating-point number that the model gives for each of ``count`` samples, ``[count, K]``.
+
+    Raises:
+        PxframeError: there is none.
+    """
+    found = [leaf.reshape(count, -1) for leaf in leaves(output) if leaf.is_floating_point()]
+    if not found:
+        raise PxframeError(
+            "the model has no floating-point output to take gradients of; a scorer that reads a loss can be used"
+        )
+    return torch.cat(found, 1)
+
+
+def along_rows(output: Any, directions: Tensor) -> Tensor:
+    """A loss for gradients of outputs: the products with the directions ``[1, rows, K]`` of one sample, ``[rows]``."""
+    return (outputs_of(output) * directions.flatten(0, 1)).sum(1)
+
+
 def parts(inputs: Any, targets: Any, size: int) -> list[tuple[Any, Any]]:
     """A batch as batches of at most ``size`` samples; views. Targets without a tensor are the same for all.
 
@@ -144,6 +163,7 @@ def _agree(found: Gradients, plain: Gradients) -> bool:
 
     Asks the device, once for each kind of batch.
     """
+    plain = {name: g for name, g in plain.items() if g.numel()}  # of no numbers none is the largest
     largest = {name: g.abs().nan_to_num(0, 0).amax() for name, g in plain.items()}
     overall = torch.stack([m.double() for m in largest.values()]).amax()
     agreed = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -172,6 +172,16 @@ class Ticket:
         """
         _, weights = _locate(self.masks, model, prefix, partial)
         return guard.guard(optimizer, [(name, weight, self.masks[name]) for name, weight in weights.items()])
+
+
+def holds_network(start: Iterable[str], masks: Container[str], parameters: Iterable[str]) -> bool:
+    """Whether starting values are the state of a network, as training leaves it, not an update of kept weights.
+
+    Args:
+        start, masks, parameters: names: of the values, of the masks, and of all parameters of the model.
+    """
+    given = set(start)
+    return any(name in given and name not in masks for name in parameters)
 
 
 def _locate(

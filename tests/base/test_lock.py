@@ -4,11 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.lock import OWNER, owned
+from pxframe.base.lock import OWNER, owned, waiting
 
 HOLDER = """
 import sys, time
@@ -85,3 +86,25 @@ def test_folders_that_cannot_be(name, tmp_path):
     with pytest.raises(PxframeError, match="cannot lock") as error, owned(tmp_path / name):
         pass
     assert "\n" not in str(error.value)
+
+
+def test_a_lock_that_is_held_is_waited_for_and_told_of_once(tmp_path):
+    file, order, waits = tmp_path / "logs" / "cell.lock", [], threading.Event()
+
+    def say(line):
+        order.append(line)
+        waits.set()
+
+    def second():
+        with waiting(file, say):
+            order.append("second")
+
+    with waiting(file, order.append):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(60)
+        order.append("first")
+    thread.join()
+    assert order == [f"another process holds {str(file)!r}; waiting until it ends", "first", "second"]
+    with pytest.raises(PxframeError, match="cannot lock"), waiting(tmp_path / ("n" * 300), print):
+        pass

@@ -87,7 +87,7 @@ def test_in_place_and_not_give_the_same_and_the_input_is_left_alone(net):
 
 
 def test_a_model_is_traced_once_a_prune(monkeypatch):
-    from pxframe.scoring import net as module
+    from pxframe.scoring import traces as module
 
     calls = []
     trace = module.trace_model

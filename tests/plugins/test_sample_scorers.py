@@ -214,3 +214,18 @@ def test_ntk_trace_counts_every_floating_output():
     one = pxframe.score(model, batches, "ntk_trace")
     several = pxframe.score(Several(model), batches, "ntk_trace")
     equal(several, {f"inner.{n}": 5 * s for n, s in one.items()})
+
+
+@pytest.mark.parametrize("scorer", ["fisher", "ntk_trace"])
+def test_squares_of_half_precision_do_not_vanish(scorer):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, 100)).half()
+    x, y = torch.randn(8, 64).half(), torch.arange(8)
+    if scorer == "ntk_trace":
+        with torch.no_grad():
+            model[4].weight.mul_(1e-3)
+    found = pxframe.score(model, [(x, y)], scorer)
+    exact = pxframe.score(model.float(), [(x.float(), y)], scorer)
+    for name, score in found.items():
+        assert score.isfinite().all()
+        assert ((score == 0) & (exact[name] > 0)).float().mean() < 0.05, name

@@ -105,3 +105,11 @@ def test_mistakes_cost_one_line():
             pxframe.prune(model(), data(), "shuffled", of=of)
     with pytest.raises(pxframe.PxframeError, match="'of' has the setting 'rounds'; put it beside 'of'"):
         pxframe.prune(model(), data(), "shuffled", of=dict(type="snip", rounds=2))
+
+
+@pytest.mark.parametrize("of", ["sparsegpt", "cap"])
+def test_training_starts_from_weights_for_the_moved_masks(of):
+    """And not from those that make up for the other scorer's choice, which are zero where the control keeps some."""
+    ticket = pxframe.prune(model(), data(), "shuffled", of=of, sparsity=0.6, rounds=2, scope="layer")
+    for name, mask in ticket.masks.items():
+        assert torch.equal(ticket.start[name] != 0, mask)

@@ -117,3 +117,70 @@ def test_a_weight_in_two_places_is_refused():
 def test_a_global_threshold_is_refused(linear):
     with pytest.raises(PxframeError, match="no global threshold"):
         ticket_of(*linear, sparsity=0.5, scope="global")
+
+
+def test_what_cannot_be_given_costs_one_line(linear):
+    model, x = linear
+    with pytest.raises(PxframeError, match="sparsegpt chooses single weights; take another scorer for channels"):
+        ticket_of(model, x, sparsity=0.5, granularity="channel")
+    with pytest.raises(PxframeError, match=r"it gives no scores without one; take pxframe\.prune"):
+        pxframe.score(model, [(x, None)], "sparsegpt")
+
+
+SETTINGS = [
+    dict(sparsity=0.55, scope="row"),
+    dict(sparsity=0.7, scope="row", rounds=3),
+    dict(granularity="2:4", rounds=3),
+    dict(sparsity=0.6, scorer=dict(type="shuffled", of="sparsegpt")),
+    dict(sparsity=0.6, rounds=2, scorer=dict(type="shuffled", of="sparsegpt")),
+]
+
+
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_weights_fit_masks_that_others_have_chosen(linear, options):
+    """The core keeps as many of each row; the control moves the masks."""
+    model, x = linear
+    ticket = pxframe.prune(model, [(x, None)], **{"scorer": "sparsegpt", **options})
+    mask, start = ticket.masks["0.weight"], ticket.start["0.weight"]
+    assert torch.equal(start != 0, mask)
+    if "granularity" not in options:
+        expected, _ = by_hand(model[0].weight.detach(), x, mask)
+        torch.testing.assert_close(start, expected)
+
+
+class Fused(nn.Module):
+    """A weight that is used in three parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, 2 * x, x * x, need_weights=False)[0]
+
+
+@pytest.mark.parametrize("options", [dict(sparsity=0.5), dict(sparsity=0.37), dict(granularity="2:4")], ids=str)
+def test_rows_that_are_held_are_left_as_they_are_and_take_no_quota(options):
+    torch.manual_seed(0)
+    model, x = Fused().double(), torch.randn(20, 5, 8).double()
+    ticket = pxframe.prune(model, [(x, None)], "sparsegpt", exclude="*.in_proj_weight[q]", **options)
+    mask, start = ticket.masks["attention.in_proj_weight"], ticket.start["attention.in_proj_weight"]
+    assert torch.equal(start[:8], model.attention.in_proj_weight[:8])
+    assert torch.equal(start != 0, mask)
+    assert mask[:8].all()
+    assert abs(int(mask[8:16].sum()) - int(mask[16:].sum())) <= 1
+
+
+def test_a_layer_without_weights_is_no_obstacle():
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.empty, self.layer = nn.Linear(0, 4), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    torch.manual_seed(0)
+    batches = [(torch.randn(4, 6), torch.arange(4))]
+    for scorer in ("sparsegpt", "lamp", "fisher", "cap"):
+        assert pxframe.prune(Beside(), batches, scorer, sparsity=0.5).kept == 12

@@ -128,3 +128,54 @@ def test_a_layer_whose_inputs_are_not_there_is_named():
 
     with pytest.raises(PxframeError, match=r"the inputs of layer.parametrizations.weight.original1 cannot be read"):
         pxframe.prune(Computed(), [(torch.randn(2, 3), None)], "wanda", sparsity=0.5)
+
+
+def norms(model, name, batches):
+    """||X_j|| as the scores have it, by weight."""
+    return pxframe.score(model, batches, "wanda")[name] / model.get_parameter(name).detach().abs()
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_one_sample_beside_larger_batches_counts_as_any_other(relative):
+    """Alone, a sample has a graph of its own."""
+    torch.manual_seed(0)
+    model, x = Attention().double(), torch.randn(9, 6, 8).double()
+    options = dict(relative=relative)
+    whole = pxframe.score(model, [(x, None)], "wanda", **options)
+    parts = pxframe.score(model, [(x[:8], None), (x[8:], None)], "wanda", **options)
+    for name, score in whole.items():
+        torch.testing.assert_close(parts[name], score)
+
+
+def test_a_layer_used_twice_has_the_inputs_of_both_uses():
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 4).double()
+    model, x = nn.Sequential(layer, nn.ReLU(), layer), torch.randn(10, 4).double()
+    inputs = torch.cat([x, torch.relu(layer(x).detach())])
+    torch.testing.assert_close(norms(model, "0.weight", [(x, None)]), inputs.norm(dim=0).expand(4, 4))
+
+
+def test_weights_repeated_for_each_sample_have_the_inputs_of_all():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(2, 4, 3))
+
+        def forward(self, x):  # [batch, heads, positions, 4]
+            return torch.matmul(x, self.weight)
+
+    torch.manual_seed(0)
+    model, x = Heads().double(), torch.randn(5, 2, 6, 4).double()
+    expected = x.square().sum((0, 2)).sqrt()[..., None].expand(2, 4, 3)
+    torch.testing.assert_close(norms(model, "weight", [(x[:4], None), (x[4:], None)]), expected)
+    ticket = pxframe.prune(model, [(x[:4], None), (x[4:], None)], "sparsegpt", sparsity=0.5)
+    assert torch.equal(ticket.start["weight"] != 0, ticket.masks["weight"])

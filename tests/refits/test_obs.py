@@ -46,6 +46,31 @@ def test_inputs_of_each_layer(model, sequential):
             sparse = activation(given @ expected.T + model[layer].bias)
 
 
+def test_a_later_layer_sees_batch_norms_with_statistics_of_the_refitted_network():
+    """The batches have different sizes and means: what counts is the mean and variance over all of their values."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(8)
+    model = nn.Sequential(nn.Linear(6, 8), norm, nn.Tanh(), nn.Linear(8, 3)).double().eval()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    batches = [torch.randn(40, 6).double(), 2 + torch.randn(25, 6).double()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ticket = refitted(model, batches)
+    x = torch.cat(batches)
+    with torch.no_grad():
+        first = exact(x.T, (x @ model[0].weight.T).T, ticket.masks["0.weight"])
+        values = x @ first.T + model[0].bias
+        spread, center = torch.var_mean(values, 0)
+        hidden = ((values - center) / (spread + norm.eps).sqrt() * norm.weight + norm.bias).tanh()
+        target = model[:3](x) @ model[3].weight.T
+        expected = exact(hidden.T, target.T, ticket.masks["3.weight"])
+    torch.testing.assert_close(ticket.start["3.weight"], expected, rtol=1e-5, atol=1e-7)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
 def test_a_refit_is_nearer_to_the_dense_network_than_the_mask_alone(model):
     x = torch.randn(200, 6).double()
     target, errors = model(x).detach(), {}
