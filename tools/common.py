@@ -117,8 +117,8 @@ def begin(args: argparse.Namespace, *, shares: bool = False) -> JobConfig:
     """
     from pxframe.job.places import check_folder, checked_folder, find_config
 
-    if not shares and processes.count() > 1:
-        raise PxframeError("this command works in one process: start it without torchrun")
+    if not shares:
+        processes.check_alone("this command works in one process")
     processes.hushed()
     args.device = processes.met(args.device)
     file = find_config(args.config)
@@ -132,6 +132,9 @@ def begin(args: argparse.Namespace, *, shares: bool = False) -> JobConfig:
     config = load_config(file, args.cfg_options)
     if args.work_dir is not None:
         config.work_dir = checked_folder(args.work_dir)
+    # The config file may lie elsewhere on another machine, and each process has a device of its own.
+    given = {name: value for name, value in vars(args).items() if name not in ("config", "device", "run")}
+    processes.check_agreed(given, {name: value for name, value in vars(config).items() if name != "file"})
     ranks.by_first(lambda: check_folder(config.work_dir, resume=args.resume))
     return config
 

@@ -9,24 +9,40 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 
 #: How long other ranks than the first wait before they say why the job ends. What is wrong for all, rank 0 tells.
 _GRACE = 1.0
+#: What torchrun tells each process of its place among the others.
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 def count() -> int:
     """How many processes torchrun started; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ else 1
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _PLACE) else 1
 
 
 def number() -> int:
     """The number of this process, from 0."""
     return int(os.environ["RANK"]) if count() > 1 else 0
+
+
+def check_alone(what: str) -> None:
+    """Refuse to be one of several processes.
+
+    Args:
+        what: cannot be shared; the beginning of the message, with its verb.
+
+    Raises:
+        PxframeError: torchrun started several.
+    """
+    if count() > 1:
+        raise PxframeError(f"{what}: start it without torchrun")
 
 
 @contextmanager
@@ -52,7 +68,7 @@ def met(device: str) -> str:
     """Meet the other processes, and give the device of this one.
 
     Raises:
-        PxframeError: ``device`` names one GPU, or there are fewer GPUs than processes.
+        PxframeError: ``device`` names one GPU, there are fewer GPUs than processes, or the others cannot be reached.
     """
     if count() == 1:
         return device
@@ -70,6 +86,27 @@ def met(device: str) -> str:
     return own
 
 
+def check_agreed(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse processes that were given different jobs; every one of them must call this.
+
+    Args:
+        arguments: of the command line, by name.
+        config: values of the config, by key.
+
+    Raises:
+        PxframeError: names what is different, and the first process for which it is.
+    """
+    mine = {f"--{name.replace('_', '-')}": repr(value) for name, value in arguments.items()}
+    mine |= {f"{key!r} in the config": repr(value) for key, value in config.items()}
+    first, *others = ranks.gathered_objects(mine)
+    for rank, other in enumerate(others, start=1):
+        for what, value in first.items():
+            if other.get(what) != value:
+                raise PxframeError(
+                    f"{what} is another for rank {rank} than for rank 0; start all with the same command"
+                )
+
+
 def tell(line: str) -> None:
     """Print why the job ends on stderr, unless another process has told."""
     if told_by_me():
@@ -82,7 +119,7 @@ def told_by_me() -> bool:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if number():
         time.sleep(_GRACE)
-        return ranks.size() > 1 and ranks.first_to_tell()
+        return ranks.joined() and ranks.first_to_tell()
     return ranks.first_to_tell()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pxframe.base.errors import PxframeError
+from pxframe.base.errors import PxframeError, blaming
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a process that has not imported it has no ranks
     from torch import Tensor
@@ -156,19 +156,23 @@ def join(device: str) -> None:
 
     Args:
         device: ``"cpu"``, or ``"cuda:N"``, a GPU that is this process's own.
+
+    Raises:
+        PxframeError: the environment does not say where the others are, or they cannot be reached there.
     """
     global _store
     import torch
     import torch.distributed as dist
 
-    store, number, count = next(iter(dist.rendezvous("env://")))
-    _store = dist.PrefixStore("notes", store)
-    backend = "gloo"
-    if device.startswith("cuda"):
-        backend = "nccl"
-        torch.cuda.set_device(device)
-    group = dist.PrefixStore("group", store)
-    dist.init_process_group(backend, store=group, rank=number, world_size=count, timeout=_PATIENCE)
+    with blaming("cannot meet the other processes that torchrun started"):
+        store, number, count = next(iter(dist.rendezvous("env://")))
+        _store = dist.PrefixStore("notes", store)
+        backend = "gloo"
+        if device.startswith("cuda"):
+            backend = "nccl"
+            torch.cuda.set_device(device)
+        group = dist.PrefixStore("group", store)
+        dist.init_process_group(backend, store=group, rank=number, world_size=count, timeout=_PATIENCE)
 
 
 def leave() -> None:
@@ -179,6 +183,11 @@ def leave() -> None:
         dist.barrier()
         dist.destroy_process_group()
     _store = None
+
+
+def joined() -> bool:
+    """Whether this process has found in :func:`join` where the ranks leave notes, if not the ranks themselves."""
+    return _store is not None
 
 
 def first_to_tell() -> bool:

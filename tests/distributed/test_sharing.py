@@ -3,7 +3,7 @@
 import math
 import subprocess
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser
 
 import pytest
 import torch
@@ -13,8 +13,7 @@ from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 from pxframe.training.settings import Training
 from pxframe.training.sharing import SharedStatistics, check_share
-from pxframe_tools import processes
-from pxframe_tools.common import begin
+from pxframe_tools import cli, processes
 
 RANK = """
 import sys
@@ -167,9 +166,50 @@ def second(monkeypatch):
         monkeypatch.setenv(name, str(value))
 
 
-def test_a_command_that_cannot_be_shared_refuses_torchrun(second):
-    with pytest.raises(PxframeError, match="start it without torchrun"):
-        begin(Namespace(config="quickstart", work_dir=None, device="cpu"))
+@pytest.mark.parametrize("command", ["spectrum", "width", "timing"])
+def test_a_command_that_cannot_be_shared_refuses_torchrun(second, command):
+    module, _ = cli.COMMANDS[command]
+    parser = ArgumentParser()
+    module.add_arguments(parser)
+    with pytest.raises(PxframeError, match=r"^this command works in one process: start it without torchrun$"):
+        module.run(parser.parse_args(["quickstart"]))
+
+
+@pytest.mark.parametrize("command", ["transfer", "prune"])
+@pytest.mark.parametrize("grid", [["--jobs", "2"], ["--engine", "ray"]])
+def test_a_grid_of_processes_refuses_torchrun(second, command, grid):
+    module, _ = cli.COMMANDS[command]
+    parser = ArgumentParser()
+    module.add_arguments(parser)
+    with pytest.raises(PxframeError, match=r"^--jobs and --engine run each stage .*: start it without torchrun$"):
+        module.run(parser.parse_args(["quickstart", *grid]))
+
+
+def test_processes_that_were_not_told_where_the_others_are_say_so(second, monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(PxframeError, match=r"^cannot meet the other processes .* MASTER_ADDR expected, but not set$"):
+        processes.met("cpu")
+    assert not ranks.joined()
+
+
+def test_processes_with_different_jobs_are_refused(monkeypatch):
+    processes.check_agreed({"resume": True}, {"seeds": (0,)})  # one process agrees with itself
+
+    def told(other):
+        monkeypatch.setattr(ranks, "gathered_objects", lambda mine: [mine, mine | other])
+        processes.check_agreed({"resume": True, "no_plugin": []}, {"seeds": (0,), "work_dir": "work"})
+
+    told({})
+    with pytest.raises(PxframeError, match=r"^--resume is another for rank 1 than for rank 0; start all with the same"):
+        told({"--resume": "False"})
+    with pytest.raises(PxframeError, match=r"^'seeds' in the config is another for rank 1 than for rank 0"):
+        told({"'seeds' in the config": "(1,)"})
+
+
+def test_a_process_is_one_of_several_only_if_it_is_told_its_number(second, monkeypatch):
+    assert (processes.count(), processes.number()) == (2, 1)
+    monkeypatch.delenv("RANK")
+    assert (processes.count(), processes.number()) == (1, 0)
 
 
 def test_each_process_takes_the_gpu_of_its_own_number(second, monkeypatch):
