@@ -37,8 +37,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of commands that run a job."""
+def add_job_arguments(parser: argparse.ArgumentParser, *, shares: bool = False) -> None:
+    """The arguments of commands that run a job.
+
+    Args:
+        shares: several processes, which torchrun starts, can do the command's work together.
+    """
+    parser.set_defaults(shares=shares)
     parser.add_argument("config", metavar="CONFIG", help="a job's config file, e.g. configs/quickstart.py")
     parser.add_argument("--work-dir", metavar="D", help="where everything is written; default: the config's")
     parser.add_argument(
@@ -69,9 +74,16 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments as ``parser`` reads them. Of an option that is a key of a config, an error says where it goes."""
+    """The arguments as ``parser`` reads them. Of an option that is a key of a config, an error says where it goes.
+
+    Raises:
+        PxframeError: torchrun started a command that works in one process; see :func:`add_job_arguments`.
+    """
     with processes.first_speaks():
-        return _parsed(parser, argv)
+        args = _parsed(parser, argv)
+    if not getattr(args, "shares", False):
+        processes.check_alone("this command works in one process")
+    return args
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -104,21 +116,16 @@ def start(args: argparse.Namespace) -> None:
         trust()
 
 
-def begin(args: argparse.Namespace, *, shares: bool = False) -> JobConfig:
+def begin(args: argparse.Namespace) -> JobConfig:
     """Say what is done, and refuse at once what is wrong in the arguments and in the config; torch comes later.
 
     Under torchrun the processes meet here, and ``args.device`` becomes the device of this one.
-
-    Args:
-        shares: several processes can do the command's work together.
 
     Returns:
         the config, with the work dir and the overrides of the command line.
     """
     from pxframe.job.places import check_folder, checked_folder, find_config
 
-    if not shares:
-        processes.check_alone("this command works in one process")
     processes.hushed()
     args.device = processes.met(args.device)
     file = find_config(args.config)

@@ -19,13 +19,13 @@ from pxframe_tools.grid import add_grid_arguments, checked_grid, processes, run_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_job_arguments(parser)
+    add_job_arguments(parser, shares=True)
     add_grid_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     on_grid = checked_grid(args)
-    config = begin(args, shares=True)  # before torch is imported, which takes seconds
+    config = begin(args)  # before torch is imported, which takes seconds
     from pxframe.job.claim import claimed, earlier_threads
     from pxframe.job.stages import pretrain, rehearse
     from pxframe.job.tickets import make_tickets, make_whole_tickets

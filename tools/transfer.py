@@ -42,7 +42,7 @@ from pxframe_tools.grid import add_grid_arguments, checked_grid, processes, run_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_job_arguments(parser)
+    add_job_arguments(parser, shares=True)
     parser.add_argument("--ticket", metavar="F", help="transfer this ticket instead of pruning")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="run only these tasks of the config")
     add_grid_arguments(parser)
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ticket:
         check_file(args.ticket, "ticket")
     on_grid = checked_grid(args)
-    config = begin(args, shares=True)
+    config = begin(args)
     from pxframe.job.config import chosen_tasks
 
     if not chosen_tasks(config, args.tasks):

@@ -43,17 +43,26 @@ def methods():
         {"type": "px", "variant": "calibrated"},
         {"type": "px", "variant": "joint"},
         {"type": "snip", "granularity": "channel"},
-        {"type": "magnitude", "refit": "obs"},
+        # A refit reads all batches on every rank; the next round scores, with shared batches, what it has made.
+        *({"type": "snip", "refit": {"type": name, "when": when}} for name in ("obs", "bn") for when in REFITS),
+        {"type": "magnitude", "refit": {"type": "obs", "sequential": False}},
+        {"type": "px", "refit": "rescale"},
+        {"type": "px", "refit": "reinit"},
     ]
 
 
+REFITS = ("last", "every", "between")
+
+
 def tickets(shared):
-    return {
+    found = {
         str(method): pxframe.prune(
             network(), data(), method, sparsity=0.6, rounds=2, allow_collapse=True, shared=shared
         )
         for method in methods()
     }
+    plain = pxframe.prune(network(), data(), "px", sparsity=0.6, rounds=2, shared=shared)
+    return {**found, "refitted later": pxframe.refit(network(), plain, data(), "obs")}
 """
 RANK = """
 import sys
@@ -97,10 +106,13 @@ def test_every_method_gives_the_ticket_of_one_process(folder):
             assert found.masks.keys() == ticket.masks.keys()
             for name, mask in ticket.masks.items():
                 assert torch.equal(found.masks[name], mask), (method, rank, name)
+            assert found.start.keys() == ticket.start.keys()
             for name, value in ticket.start.items():
                 assert torch.equal(found.start[name], value), (method, rank, name)
     distinct = {tuple(torch.cat([m.flatten() for m in t.masks.values()]).tolist()) for t in expected.values()}
     assert len(distinct) > 15  # the methods do not all give one ticket
+    later, last = expected["refitted later"], expected[str({"type": "snip", "refit": {"type": "obs", "when": "last"}})]
+    assert later.start.keys() == last.start.keys() > {"0.weight", "1.running_var", "6.weight"}
 
 
 def test_ranks_read_different_batches(tmp_path):

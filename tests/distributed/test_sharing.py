@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from argparse import ArgumentParser
 
 import pytest
 import torch
@@ -14,6 +13,10 @@ from pxframe.base.errors import PxframeError
 from pxframe.training.settings import Training
 from pxframe.training.sharing import SharedStatistics, check_share
 from pxframe_tools import cli, processes
+
+#: The command line, without what tells errors in one line and ends the process.
+command = cli.main.__wrapped__
+ALONE = cli.COMMANDS.keys() - {"transfer", "prune"}
 
 RANK = """
 import sys
@@ -79,8 +82,10 @@ def met(tmp_path_factory):
     nn.init.normal_(norm.bias)
     given = {"x": 3 + 2 * torch.randn(6, 3, 4, 5), "y": torch.randn(6, 3, 4, 5), "state": norm.state_dict()}
     torch.save(given, folder / "given.pth")
-    command = [sys.executable, "-c", RANK]
-    both = [subprocess.Popen([*command, str(r), str(folder)], stderr=subprocess.PIPE, text=True) for r in (0, 1)]
+    both = [
+        subprocess.Popen([sys.executable, "-c", RANK, str(r), str(folder)], stderr=subprocess.PIPE, text=True)
+        for r in (0, 1)
+    ]
     errors = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     return given, [torch.load(folder / f"{r}.pth") for r in (0, 1)]
@@ -166,23 +171,17 @@ def second(monkeypatch):
         monkeypatch.setenv(name, str(value))
 
 
-@pytest.mark.parametrize("command", ["spectrum", "width", "timing"])
-def test_a_command_that_cannot_be_shared_refuses_torchrun(second, command):
-    module, _ = cli.COMMANDS[command]
-    parser = ArgumentParser()
-    module.add_arguments(parser)
+@pytest.mark.parametrize("arguments", [["list"], *([name, "quickstart"] for name in sorted(ALONE))])
+def test_a_command_that_cannot_be_shared_refuses_torchrun(second, arguments):
     with pytest.raises(PxframeError, match=r"^this command works in one process: start it without torchrun$"):
-        module.run(parser.parse_args(["quickstart"]))
+        command(arguments)
 
 
-@pytest.mark.parametrize("command", ["transfer", "prune"])
+@pytest.mark.parametrize("name", ["transfer", "prune"])
 @pytest.mark.parametrize("grid", [["--jobs", "2"], ["--engine", "ray"]])
-def test_a_grid_of_processes_refuses_torchrun(second, command, grid):
-    module, _ = cli.COMMANDS[command]
-    parser = ArgumentParser()
-    module.add_arguments(parser)
+def test_a_grid_of_processes_refuses_torchrun(second, name, grid):
     with pytest.raises(PxframeError, match=r"^--jobs and --engine run each stage .*: start it without torchrun$"):
-        module.run(parser.parse_args(["quickstart", *grid]))
+        command([name, "quickstart", *grid])
 
 
 def test_processes_that_were_not_told_where_the_others_are_say_so(second, monkeypatch):
