@@ -23,6 +23,8 @@ T = TypeVar("T")
 _PATIENCE = timedelta(days=7)
 #: Where ranks that :func:`join` brought together leave notes; it outlives each of them.
 _store: Any = None
+#: The rank that :func:`join` read from the environment: known before the ranks have met, and after they have parted.
+_number = 0
 
 
 def size() -> int:
@@ -160,19 +162,19 @@ def join(device: str) -> None:
     Raises:
         PxframeError: the environment does not say where the others are, or they cannot be reached there.
     """
-    global _store
+    global _store, _number
     import torch
     import torch.distributed as dist
 
     with blaming("cannot meet the other processes that torchrun started"):
-        store, number, count = next(iter(dist.rendezvous("env://")))
+        store, _number, count = next(iter(dist.rendezvous("env://")))
         _store = dist.PrefixStore("notes", store)
         backend = "gloo"
         if device.startswith("cuda"):
             backend = "nccl"
             torch.cuda.set_device(device)
         group = dist.PrefixStore("group", store)
-        dist.init_process_group(backend, store=group, rank=number, world_size=count, timeout=_PATIENCE)
+        dist.init_process_group(backend, store=group, rank=_number, world_size=count, timeout=_PATIENCE)
 
 
 def leave() -> None:
@@ -194,8 +196,8 @@ def first_to_tell() -> bool:
     """Whether this rank is the first to say why the job ends; the others end for the same reason, or because of it."""
     try:
         return _store is None or _store.add("told", 1) == 1
-    except Exception:  # the launcher, which keeps the notes, has ended as well
-        return is_main()
+    except Exception:  # the launcher or rank 0, which keeps the notes, has ended as well
+        return _number == 0
 
 
 def lost(error: BaseException | None) -> bool:

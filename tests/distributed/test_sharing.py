@@ -191,6 +191,13 @@ def test_processes_that_were_not_told_where_the_others_are_say_so(second, monkey
     assert not ranks.joined()
 
 
+def test_when_the_notes_are_gone_the_first_process_alone_tells(monkeypatch):
+    monkeypatch.setattr(ranks, "_store", object())  # it takes no notes
+    assert ranks.first_to_tell()
+    monkeypatch.setattr(ranks, "_number", 1)
+    assert not ranks.first_to_tell()
+
+
 def test_processes_with_different_jobs_are_refused(monkeypatch):
     processes.check_agreed({"resume": True}, {"seeds": (0,)})  # one process agrees with itself
 
