@@ -219,15 +219,13 @@ def one_line_errors(main: Main) -> Main:
             return processes.ended(130)
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        except OSError as error:
-            if error.errno not in _REFUSED:
-                raise
-            why = f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept: mend it and --resume"
-            return _fail(processes.named(why))
+            return processes.ended(141)
         except Exception as error:
             if ranks.lost(error):
                 return _fail(_LOST)
+            if isinstance(error, OSError) and error.errno in _REFUSED:
+                why = f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept: mend it and --resume"
+                return _fail(processes.named(why))
             if processes.told_by_me():  # a mistake of ours: all that is known of it
                 raise
             return processes.ended(2)
