@@ -92,14 +92,22 @@ def add(values: list[Scaled], over: int | None = None) -> Scaled:
     Args:
         over: index of a value whose memory the sum may be written into; None: of no value.
     """
-    aligned = align(values)
+    top, values, shifts = _common(values)
     if over is not None:
-        aligned[0], aligned[over] = aligned[over], aligned[0]
-    total = aligned[0].mantissa
-    for value in aligned[1:]:
-        total = total + value.mantissa if over is None else total.add_(value.mantissa)
-    growth = max(v.growth for v in aligned) + math.log2(len(values))
-    return Scaled(total, aligned[0].exponent, growth)
+        base = over
+    else:  # what need not be shifted; exponents on a device are not read
+        base = next((index for index, shift in enumerate(shifts) if isinstance(shift, int) and shift == 0), 0)
+    total = _shifted(values[base].mantissa, shifts[base])
+    for index, (value, shift) in enumerate(zip(values, shifts, strict=True)):
+        if index == base:
+            continue
+        if isinstance(shift, int):  # shifted and added in one pass over memory
+            term, factor = value.mantissa, power_of_two(shift, total)
+        else:
+            term, factor = _shifted(value.mantissa, shift), 1.0
+        total = torch.add(total, term, alpha=factor) if over is None else total.add_(term, alpha=factor)
+    growth = max(v.growth for v in values) + math.log2(len(values))
+    return Scaled(total, top, growth)
 
 
 def align(values: list[Scaled]) -> list[Scaled]:
@@ -107,12 +115,18 @@ def align(values: list[Scaled]) -> list[Scaled]:
 
     Values that share their exponent already are returned as they are; between two measurements all values do.
     """
+    top, values, shifts = _common(values)
+    return [Scaled(_shifted(v.mantissa, shift), top, v.growth) for v, shift in zip(values, shifts, strict=True)]
+
+
+def _common(values: list[Scaled]) -> tuple[Exponent, list[Scaled], list[Exponent]]:
+    """The largest exponent, the values (measured where they are to be shifted), and the shift of each to it."""
     first = values[0].exponent
     if all(v.exponent is first or _same_number(v.exponent, first) for v in values):
-        return list(values)
+        return first, list(values), [0] * len(values)
     values = [v.measured() if v.growth == math.inf else v for v in values]
     top = _highest([v.exponent for v in values], values[0].mantissa.device)
-    return [Scaled(_shifted(v.mantissa, v.exponent - top), top, v.growth) for v in values]
+    return top, values, [v.exponent - top for v in values]
 
 
 def _same_number(one: Exponent, other: Exponent) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.inputs import dtype_of, few, leaves, mapped, starting_tensors
-from pxframe.pruning.threshold import comparable, counts
+from pxframe.pruning.threshold import comparable, counts, reaches
 from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
 from pxframe.ticket.ticket import Ticket
@@ -68,7 +68,7 @@ def tied_at_zero(scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor],
         keep: how many of the candidates are kept.
     """
     values, allowed = comparable(scores.values()), comparable(candidates[name] for name in scores)
-    if sum(counts([(v > 0) & a for v, a in zip(values, allowed, strict=True)])) >= keep:
+    if reaches(((v > 0) & a for v, a in zip(values, allowed, strict=True)), keep):
         return ""
     zeros = counts([(v == 0) & a for v, a in zip(values, allowed, strict=True)])
     surplus = sum(counts([(v >= 0) & a for v, a in zip(values, allowed, strict=True)])) - keep

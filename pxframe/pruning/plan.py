@@ -174,11 +174,11 @@ class Plan:
     def checks(self, number: int, revives: bool) -> bool:
         """Whether to look after round ``number`` if the network has collapsed.
 
-        That takes a pass through it, as long as a round of many scorers. What has collapsed stays so, and four looks
-        are enough to stop early; but with ``revives`` the network may be connected again, so that only the last round
-        counts.
+        That takes a pass through it, as long as a round of many scorers. What has collapsed stays so, and one look
+        halfway stops early enough; but with ``revives`` the network may be connected again, so that only the last
+        round counts.
         """
-        return number == self.rounds or (not revives and number % max(1, self.rounds // 4) == 0)
+        return number == self.rounds or (not revives and 2 * number == self.rounds)
 
     def masks(
         self,

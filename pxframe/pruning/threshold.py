@@ -78,6 +78,18 @@ def counts(masks: Sequence[Tensor | np.ndarray]) -> list[int]:
     return [int(np.count_nonzero(mask)) for mask in masks]
 
 
+def reaches(masks: Iterable[Tensor | np.ndarray], number: int) -> bool:
+    """Whether so many entries of the bool arrays are true. On a CPU the later ones are not made if the first do."""
+    masks, found = iter(masks), 0
+    for mask in masks:
+        if isinstance(mask, Tensor):
+            return sum(counts([mask, *masks])) >= number
+        found += int(np.count_nonzero(mask))
+        if found >= number:
+            return True
+    return found >= number
+
+
 def comparable(tensors: Iterable[Tensor]) -> list[Any]:
     """The tensors, none of which requires a gradient; on a CPU as arrays: NumPy compares several times as fast."""
     tensors = list(tensors)
