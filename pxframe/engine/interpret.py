@@ -123,7 +123,8 @@ class _Network:
         if trace.shared and node in trace.shared:
             self._share(node)
         elif node in trace.paths:
-            self.paths[node] = self._path(node)
+            source = self._reading.handed.get(node)
+            self.paths[node] = self._path(node) if source is None else self.paths[source]
         if node in trace.factors and not self._reading.replay:
             self._open[node] = open_factor(node, trace, self._without_data, self._like)
 

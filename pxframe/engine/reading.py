@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,8 +33,8 @@ class Reading:
         exponents: by name, for weights that are given as mantissas of at most 1: the exponent of the power of two that
             belongs to each. Bounds on the growth of values then need no reading of tensors.
         scales: the scales of BN nodes, mantissas and exponent, kept from one use of the reading to the next.
-        folded: BN nodes whose scale is a part of the weight in front of them already (see ``folding.py``).
-        after: a function applied to the path value of every node; None applies nothing.
+        handed: nodes whose path value is that of another node, and that node (see ``folding.py``).
+        after: a function applied to the path value of every node that is not handed on; None applies nothing.
     """
 
     weights: Mapping[str, Tensor]
@@ -45,7 +45,7 @@ class Reading:
     ones: frozenset[str] = frozenset()
     exponents: Mapping[str, Exponent] = field(default_factory=dict)
     scales: dict[fx.Node, tuple[Tensor, Exponent]] = field(default_factory=dict)
-    folded: Container[fx.Node] = ()
+    handed: Mapping[fx.Node, fx.Node] = field(default_factory=dict)
     after: Callable[[Any], Any] | None = None
 
 

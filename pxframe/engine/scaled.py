@@ -102,7 +102,7 @@ def add(values: list[Scaled], over: int | None = None) -> Scaled:
         if index == base:
             continue
         if isinstance(shift, int):  # shifted and added in one pass over memory
-            term, factor = value.mantissa, power_of_two(shift, total)
+            term, factor = value.mantissa, math.ldexp(1.0, shift)  # a shift to the largest exponent is at most 0
         else:
             term, factor = _shifted(value.mantissa, shift), 1.0
         total = torch.add(total, term, alpha=factor) if over is None else total.add_(term, alpha=factor)

@@ -19,7 +19,7 @@ from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import mapped, samples, signature
 from pxframe.base.threads import repeatable
-from pxframe.engine.folding import Norm, find_folds
+from pxframe.engine.folding import Norm, find_folds, hand_on
 from pxframe.engine.graph import Trace
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Made, Reading, kept, path_weights
@@ -142,20 +142,21 @@ def open_paths(
     one = net.one(inputs)
     start = ones_input(one, net.path_dtype)
     trace = net.trace(one, factors=factors)
-    folds = {} if variances or not fold else _folds(net, trace)
+    folds, handed = _folds(net, trace, fold and not variances)
     weights, exponents = mantissas(net, power, leaves, dict(folds.values()))
     scales = {} if variances else net.cache.setdefault(("scales", power), {})
-    reading = Reading(
-        weights, power, False, pool, variances=variances, exponents=exponents, scales=scales, folded=folds.keys()
-    )
+    reading = Reading(weights, power, False, pool, variances, exponents=exponents, scales=scales, handed=handed)
     run = interpret(trace, f_tensors(net), one, [(reading, start)])
     return run.paths[0], weights
 
 
-def _folds(net: Net, trace: Trace) -> dict[fx.Node, tuple[str, Norm]]:
-    if "folds" not in trace.tables:
-        trace.tables["folds"] = find_folds(trace, net.masks)
-    return trace.tables["folds"]
+def _folds(net: Net, trace: Trace, fold: bool) -> tuple[dict[fx.Node, tuple[str, Norm]], dict[fx.Node, fx.Node]]:
+    """The batch norms to fold, if any are to be, and the nodes that then only hand on what they are given."""
+    key = "folds", fold
+    if key not in trace.tables:
+        folds = find_folds(trace, net.masks) if fold else {}
+        trace.tables[key] = folds, hand_on(trace, folds)
+    return trace.tables[key]
 
 
 def mantissas(

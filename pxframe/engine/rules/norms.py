@@ -36,9 +36,7 @@ def batch_norm(step: Step) -> Any:
     gamma, variance = step.args[1], step.args[4]
     if not isinstance(variance, fx.Node):
         return _own_sigma(step, value, gamma)
-    if step.node in step.reading.folded:
-        out = value
-    elif step.reading.power == 0:
+    if step.reading.power == 0:
         out = value
         if gamma is not None and step.trace.tensors.get(gamma) not in step.reading.ones:
             out = step.linear(value, lambda m: m * _channels(step.fixed(gamma), m), 0.0)

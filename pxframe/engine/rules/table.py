@@ -100,7 +100,7 @@ def unknown(node: fx.Node, why: str = "") -> PxframeError:
     return PxframeError(f"the path engine does not know the operation {node.target}{detail} ({where}); {WAY_OUT}")
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
     """One node, as one reading sees it.
 
