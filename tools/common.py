@@ -15,7 +15,9 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pxframe.base import ranks
 from pxframe.base.errors import PluginWarning, PxframeError, printable
+from pxframe_tools import processes
 
 if TYPE_CHECKING:  # torch takes seconds to import: a command with a mistake in it must not wait for it
     from pxframe.job.config import JobConfig
@@ -25,6 +27,7 @@ Main = Callable[[Sequence[str] | None], int]
 
 #: What the operating system may refuse while files are written; a user can mend it.
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE)
+_LOST = "another process of this job has ended; the same command with --resume goes on from the last checkpoint"
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +37,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of commands that run a job."""
+def add_job_arguments(parser: argparse.ArgumentParser, *, shares: bool = False) -> None:
+    """The arguments of commands that run a job.
+
+    Args:
+        shares: several processes, which torchrun starts, can do the command's work together.
+    """
+    parser.set_defaults(shares=shares)
     parser.add_argument("config", metavar="CONFIG", help="a job's config file, e.g. configs/quickstart.py")
     parser.add_argument("--work-dir", metavar="D", help="where everything is written; default: the config's")
     parser.add_argument(
@@ -44,7 +52,10 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
         help="use what is finished in the work dir, and run only what is new or changed",
     )
     parser.add_argument(
-        "--device", metavar="D", default="cpu", help="cpu, cuda or cuda:N, to prune and train on; default: cpu"
+        "--device",
+        metavar="D",
+        default="cpu",
+        help="cpu, cuda or cuda:N, to prune and train on; default: cpu. Under torchrun, cuda is a GPU for each process",
     )
     parser.add_argument(
         "--cfg-options",
@@ -63,7 +74,19 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments as ``parser`` reads them. Of an option that is a key of a config, an error says where it goes."""
+    """The arguments as ``parser`` reads them. Of an option that is a key of a config, an error says where it goes.
+
+    Raises:
+        PxframeError: torchrun started a command that works in one process; see :func:`add_job_arguments`.
+    """
+    with processes.first_speaks():
+        args = _parsed(parser, argv)
+    if not getattr(args, "shares", False):
+        processes.check_alone("this command works in one process")
+    return args
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         from dataclasses import fields
@@ -96,14 +119,18 @@ def start(args: argparse.Namespace) -> None:
 def begin(args: argparse.Namespace) -> JobConfig:
     """Say what is done, and refuse at once what is wrong in the arguments and in the config; torch comes later.
 
+    Under torchrun the processes meet here, and ``args.device`` becomes the device of this one.
+
     Returns:
         the config, with the work dir and the overrides of the command line.
     """
     from pxframe.job.places import check_folder, checked_folder, find_config
 
+    processes.hushed()
+    args.device = processes.met(args.device)
     file = find_config(args.config)
     if args.work_dir is not None:
-        check_folder(checked_folder(args.work_dir), resume=args.resume)
+        ranks.by_first(lambda: check_folder(checked_folder(args.work_dir), resume=args.resume))
     print(f"checking {file} before work begins", flush=True)
     start(args)
 
@@ -112,7 +139,10 @@ def begin(args: argparse.Namespace) -> JobConfig:
     config = load_config(file, args.cfg_options)
     if args.work_dir is not None:
         config.work_dir = checked_folder(args.work_dir)
-    check_folder(config.work_dir, resume=args.resume)
+    # The config file may lie elsewhere on another machine, and each process has a device of its own.
+    given = {name: value for name, value in vars(args).items() if name not in ("config", "device", "run")}
+    processes.check_agreed(given, {name: value for name, value in vars(config).items() if name != "file"})
+    ranks.by_first(lambda: check_folder(config.work_dir, resume=args.resume))
     return config
 
 
@@ -179,21 +209,26 @@ def one_line_errors(main: Main) -> Main:
         log, level = logging.getLogger("pxframe"), logging.getLogger("pxframe").level
         log.setLevel(logging.ERROR)  # the commands print what it would say
         try:
-            return copy_context().run(main, argv)  # what a flag switches on ends with the command
+            code = copy_context().run(main, argv)  # what a flag switches on ends with the command
+            ranks.leave()
+            return code
         except PxframeError as error:
-            return _fail(str(error))
+            return _fail(_LOST if ranks.lost(error) else processes.named(str(error)))
         except KeyboardInterrupt:
-            print("stopped; the same command with --resume goes on from here", file=sys.stderr)
-            return 130
+            processes.tell("stopped; the same command with --resume goes on from here")
+            return processes.ended(130)
         except BrokenPipeError:  # the reader of our output has gone, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        except OSError as error:
-            if error.errno not in _REFUSED:
+            return processes.ended(141)
+        except Exception as error:
+            if ranks.lost(error):
+                return _fail(_LOST)
+            if isinstance(error, OSError) and error.errno in _REFUSED:
+                why = f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept: mend it and --resume"
+                return _fail(processes.named(why))
+            if processes.told_by_me():  # a mistake of ours: all that is known of it
                 raise
-            return _fail(
-                f"{error.filename or 'a file'}: {error.strerror}; what is finished is kept: mend it and --resume"
-            )
+            return processes.ended(2)
         finally:
             log.setLevel(level)
 
@@ -201,8 +236,8 @@ def one_line_errors(main: Main) -> Main:
 
 
 def _fail(text: str) -> int:
-    print(f"error: {printable(text)}", file=sys.stderr)
-    return 2
+    processes.tell(f"error: {printable(text)}")
+    return processes.ended(2)
 
 
 def _interrupt(*_: Any) -> None:
@@ -211,7 +246,7 @@ def _interrupt(*_: Any) -> None:
 
 def _show_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
     """Ours in one line; of the libraries' warnings a user can mend none, so they stay out of the way."""
-    if issubclass(category, PluginWarning):
+    if issubclass(category, PluginWarning) and not processes.number():
         print(f"warning: {message}", file=sys.stderr)
 
 

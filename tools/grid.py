@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pxframe.base.errors import PxframeError
+from pxframe_tools.processes import check_alone
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pxframe.grid.drive import Engine
@@ -35,9 +36,12 @@ def checked_grid(args: argparse.Namespace) -> bool:
     """Whether the command was asked to run its stages as processes.
 
     Raises:
-        PxframeError: an argument that does not go with the others; or Ray is asked for and not installed.
+        PxframeError: an argument that does not go with the others; the command is one of several processes; or Ray is
+            asked for and not installed.
     """
     ray = args.engine == "ray"
+    if ray or args.jobs is not None:
+        check_alone("--jobs and --engine run each stage as a process of its own")
     for name in ("address", "gpus_per_run"):
         if getattr(args, name) is not None and not ray:
             raise PxframeError(f"--{name.replace('_', '-')} is for a Ray cluster: add --engine ray")

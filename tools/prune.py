@@ -19,7 +19,7 @@ from pxframe_tools.grid import add_grid_arguments, checked_grid, processes, run_
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_job_arguments(parser)
+    add_job_arguments(parser, shares=True)
     add_grid_arguments(parser)
 
 

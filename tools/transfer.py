@@ -4,6 +4,8 @@
                              [--device cpu|cuda|cuda:N] [--trust-checkpoint] [--cfg-options k=v]
                              [--jobs N] [--engine ray [--address A] [--gpus-per-run G]] [--retries K]
 
+    torchrun --nproc-per-node 2 tools/transfer.py CONFIG ...
+
 1. Everything is checked before work begins: config keys, names, data, device, the ticket's fit.
 2. The backbone is built, and trained on the config's ``pretrain`` task if it has one.
 3. It is pruned once for every scorer and sparsity in the config, and once for every control beside them (all weights,
@@ -19,6 +21,9 @@ is finished is repeated, unless the settings or inputs that it depends on have c
 config. Each run leaves, in ``<work dir>/seed-N/<task>/<variant>``, its log (``train.log``) and the trained model
 (``model.pth``), which loads without this library.
 
+Under ``torchrun`` its processes share every batch of training, every test and the batches that scorers read. The first
+of them decides, writes and prints. ``docs/processes.md`` says what is shared, and what is equal to one process.
+
 With ``--jobs`` or ``--engine ray`` every stage is a process of its own (:mod:`pxframe.grid`). Its files and results are
 the same, so that one way of running a job can go on with what the other began.
 """
@@ -30,13 +35,14 @@ import functools
 import sys
 from dataclasses import replace
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 from pxframe_tools.common import add_job_arguments, begin, check_file, choose_threads, job_of, script
 from pxframe_tools.grid import add_grid_arguments, checked_grid, processes, run_cells
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_job_arguments(parser)
+    add_job_arguments(parser, shares=True)
     parser.add_argument("--ticket", metavar="F", help="transfer this ticket instead of pruning")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="run only these tasks of the config")
     add_grid_arguments(parser)
@@ -74,8 +80,9 @@ def run(args: argparse.Namespace) -> int:
             which = f"seed {repetition.seed}: " if len(job.seeds) > 1 else ""
             rows += repeat(repetition, lambda line, which=which: say(which + line))
         results = job.root / "results.json"
-        write_results(results, rows, config=args.config, seeds=job.seeds, device=job.device)
-        page = write_report(job.root, job.tasks) if rows else None
+        about = {"config": args.config, "seeds": job.seeds, "device": job.device}
+        ranks.by_first(lambda: write_results(results, rows, **about))
+        page = ranks.by_first(lambda: write_report(job.root, job.tasks)) if rows else None
     if rows:
         print()
         print_table(rows)

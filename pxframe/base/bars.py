@@ -1,9 +1,11 @@
-"""A progress bar for long work. It is drawn on stderr, and only if stderr is a terminal."""
+"""A progress bar for long work. It is drawn on stderr, and only if stderr is a terminal; rank 0 alone draws it."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+
+from pxframe.base import ranks
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -25,7 +27,7 @@ class Bar:
         self._progress: Progress | None = None
 
     def start(self) -> Bar:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and ranks.is_main():
             # Importing them takes a while, and most bars are not drawn.
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -44,6 +44,7 @@ class TorchMetric(BaseMetric):
         if self.file is not None:
             write_json(self.file, {"target": targets.tolist(), "output": outputs.tolist()})
         self.metric.reset()
+        self.metric.sync_on_compute = False  # rank 0 has the results of all, and must not wait for the others
         value = self.metric(outputs, targets)
         if not (isinstance(value, Tensor) and value.numel() == 1):
             raise PxframeError(

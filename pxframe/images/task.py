@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, blaming
 from pxframe.base.paths import expand_all, locate
 from pxframe.base.prepared import prepare_once
@@ -43,7 +44,8 @@ class TrainedTask(TaskSettings, Task):
     def prepare(self) -> None:
         """Write the data that the config asks for, build both data sets, and read the first image of each."""
         if self.written_by is not None:
-            prepare_once(self.written_by, f"{self.where}: 'prepare'")
+            written = self.written_by
+            ranks.by_first(lambda: prepare_once(written, f"{self.where}: 'prepare'"))
         for split in SPLITS:
             dataset = self.dataset(split)
             where = f"{self.where}: data[{split!r}]"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 from pxframe.base.files import read_json, write_json
 from pxframe.base.lock import owned
@@ -19,10 +20,14 @@ _RECORD = "job.json"
 
 def earlier_threads(job: Job) -> int | None:
     """How many threads the work in the job's folder was begun with; None where there is none."""
-    with suppress(PxframeError):
-        threads = read_json(job.root / _RECORD).get("threads")
-        return threads if job.resume and type(threads) is int and threads > 0 else None
-    return None
+
+    def read() -> int | None:
+        with suppress(PxframeError):
+            threads = read_json(job.root / _RECORD).get("threads")
+            return threads if job.resume and type(threads) is int and threads > 0 else None
+        return None
+
+    return ranks.by_first(read)
 
 
 @contextmanager
@@ -32,15 +37,22 @@ def claimed(job: Job) -> Iterator[None]:
     ``job.json`` there says which config was run last, which of its tasks, and the names of its tickets (null where one
     was given, and they are not known before it is read). No stage reads it; the report does.
 
+    Of several ranks, rank 0 owns it for all.
+
     Raises:
         PxframeError: the folder is not empty and ``resume`` was not asked for; it cannot be written; or another process
             works in it.
     """
+    with ExitStack() as stack:
+        ranks.by_first(lambda: _claim(job, stack))
+        yield
+
+
+def _claim(job: Job, stack: ExitStack) -> None:
     root = job.root
     check_folder(root, resume=job.resume)
-    with owned(root):
-        config = {key: value for key, value in vars(job.config).items() if key != "prune"}
-        about = {"prune": vars(job.config.prune), "device": job.device, "threads": torch.get_num_threads()}
-        parts = {"chosen": list(job.tasks), "variants": list(job.prunings) if job.given is None else None}
-        write_json(root / _RECORD, canonical({**config, **about, **parts}))
-        yield
+    stack.enter_context(owned(root))
+    config = {key: value for key, value in vars(job.config).items() if key != "prune"}
+    about = {"prune": vars(job.config.prune), "device": job.device, "threads": torch.get_num_threads()}
+    parts = {"chosen": list(job.tasks), "variants": list(job.prunings) if job.given is None else None}
+    write_json(root / _RECORD, canonical({**config, **about, **parts}))

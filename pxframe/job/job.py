@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pxframe.base import ranks
 from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError, within
 from pxframe.base.versions import versions
@@ -190,6 +191,8 @@ class Job:
             uses: by kind of plug-in, the name of the one that does the work, beside the backbone's provider.
             depends: settings of this stage, and digests of what it starts from.
         """
+        # Random draws and rounding of training differ with the number of processes. Scores do not.
+        processes = {"processes": ranks.size()} if stage != "prune" and ranks.size() > 1 else {}
         named = {"backbone": self.config.backbone["type"], **uses}
         packages = sorted({package for kind, name in named.items() for package in packages_of(kind, name)})
         return {
@@ -198,6 +201,7 @@ class Job:
             "backbone": self.config.backbone,
             "seed": self.seed,
             "device": self.device.partition(":")[0],  # which of several GPUs makes no difference
+            **processes,
             "versions": versions(*packages),
         }
 

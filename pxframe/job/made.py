@@ -18,6 +18,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.files import SET_ASIDE, read_json, replacing, set_aside, write_json
 from pxframe.ticket.file import fingerprint
@@ -68,6 +69,8 @@ def reuse(
 ) -> Value | None:
     """What an earlier run left in ``file``, if the same recipe made it; else None, and the file is set aside.
 
+    Of several ranks, rank 0 looks and decides.
+
     Args:
         read: gives the file's value and the recipe in it; raises :class:`pxframe.PxframeError` where it is damaged.
         root: the job's folder; what is set aside goes to ``root/set-aside``.
@@ -76,7 +79,18 @@ def reuse(
         told: the changed settings that were told of before, for other files; this function adds to it. A change is
             told of once, with the number of files that it concerns. Damaged and foreign files are named, each of them.
     """
-    moved = belongings or file
+    return ranks.by_first(lambda: _reuse(file, recipe, read, root, say, belongings or file, told))
+
+
+def _reuse(
+    file: Path,
+    recipe: Recipe,
+    read: Callable[[Path], tuple[Value, Any]],
+    root: Path,
+    say: Callable[[str], None],
+    moved: Path,
+    told: set[str] | None,
+) -> Value | None:
     if not file.exists():
         return None
     try:
@@ -172,11 +186,18 @@ def _short(value: Any) -> str:
 
 
 def save_state(file: Path, state: Mapping[str, Tensor], recipe: Recipe) -> None:
-    """Write the tensors of a network by name, with what made them; tied tensors are written once for each name."""
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
-    about = {"recipe": canonical(recipe), "sha256": fingerprint(tensors)}
-    with replacing(file) as scratch:
-        safetensors.torch.save_file(tensors, scratch, {_KEY: json.dumps(about, sort_keys=True)})
+    """Write the tensors of a network by name, with what made them; tied tensors are written once for each name.
+
+    Of several ranks, rank 0 writes.
+    """
+
+    def save() -> None:
+        tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+        about = {"recipe": canonical(recipe), "sha256": fingerprint(tensors)}
+        with replacing(file) as scratch:
+            safetensors.torch.save_file(tensors, scratch, {_KEY: json.dumps(about, sort_keys=True)})
+
+    ranks.by_first(save)
 
 
 def read_state(file: Path) -> tuple[dict[str, Tensor], Any]:
@@ -201,9 +222,9 @@ def read_state(file: Path) -> tuple[dict[str, Tensor], Any]:
 
 
 def save_row(file: Path, row: Mapping[str, Any], recipe: Recipe) -> None:
-    """Write one row of results, with what made it."""
+    """Write one row of results, with what made it. Of several ranks, rank 0 writes."""
     content = {"row": canonical(row), "recipe": canonical(recipe)}
-    write_json(file, {**content, "sha256": digest(content)})
+    ranks.by_first(lambda: write_json(file, {**content, "sha256": digest(content)}))
 
 
 def read_row(file: Path) -> tuple[dict[str, Any], Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, blaming, within
 from pxframe.base.files import set_aside
 from pxframe.base.undisturbed import seeded
@@ -87,7 +88,7 @@ def pretrain(job: Job, say: Say) -> nn.Module:
         save_state(file, trained.state_dict(), recipe)
         remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
         say(f"pretrain: {shown(result)} in {result['seconds']:.0f} s")
-        state, _ = read_state(file)
+        state, _ = ranks.by_first(lambda: read_state(file))
     own = model.state_dict()
     # A task with a head of its own has no use for the backbone's classifier, and leaves none.
     model.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
@@ -163,6 +164,12 @@ def finished_rows(
     Args:
         tickets: by name, as they are transferred; those that are not made are left out.
     """
+    return ranks.by_first(lambda: _finished_rows(job, task, model, tickets, say))
+
+
+def _finished_rows(
+    job: Job, task: str, model: nn.Module, tickets: Mapping[str, Ticket], say: Say
+) -> list[dict[str, Any]]:
     rows = []
     for variant, ticket in tickets.items():
         with suppress(PxframeError):  # a damaged file is dealt with when its task is asked for
@@ -193,14 +200,14 @@ def run_task(
 def _begin(job: Job, work_dir: Path, recipe: Mapping[str, Any], say: Say) -> None:
     """Make ``work_dir`` the folder of a run of this recipe; what another run left there is set aside."""
     begun = work_dir / "recipe.json"
-    if work_dir.exists() and any(work_dir.iterdir()):
+    if ranks.by_first(lambda: work_dir.exists() and any(work_dir.iterdir())):
         mine = reuse(
             begun, recipe, lambda file: (True, read_row(file)[1]), job.root, say, belongings=work_dir, told=job.told
         )
-        if mine is None and work_dir.exists():
-            where = set_aside(work_dir, job.root)
+        if mine is None and ranks.by_first(work_dir.exists):
+            where = ranks.by_first(lambda: set_aside(work_dir, job.root))
             say(f"{work_dir} holds files that no job of this kind wrote; set aside as {where}")
-    if not begun.exists():
+    if not ranks.by_first(begun.exists):
         save_row(begun, {}, recipe)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from pxframe.base import ranks
 from pxframe.job.job import Job
 from pxframe.job.made import NotMade, canonical
 from pxframe.job.prunings import Pruning
@@ -81,13 +83,19 @@ def prune_subject(job: Job, subject: Subject, prunings: Mapping[str, Pruning], s
                     seed=job.seed,
                     allow_collapse=True,
                     known=known,
+                    shared=True,
                 )
             ticket = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, ticket.start)
-            ticket.save(file)
-            shutil.rmtree(rounds, ignore_errors=True)
+            ranks.by_first(functools.partial(_save, ticket, file, rounds))
             say(f"prune: {describe(ticket)} -> {file}")
         tickets[name] = ticket
     return tickets
+
+
+def _save(ticket: Ticket, file: Path, rounds: Path) -> None:
+    """Write a ticket, and remove what its scorer kept between rounds."""
+    ticket.save(file)
+    shutil.rmtree(rounds, ignore_errors=True)
 
 
 def refit_of(prunings: Mapping[str, Pruning], name: str) -> str | None:
@@ -133,6 +141,8 @@ def ticket_recipe(
         uses["task"] = config["type"]
         on = job.scored_on
         depends |= {"task": config, "samples": on.samples, "batch_size": on.batch_size, "mode": on.mode}
+    if pruning.needs == "training" and ranks.size() > 1:
+        depends["processes"] = ranks.size()  # random draws of training differ with their number
     return job.recipe("prune", uses, **depends)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 from pxframe.job.exclusions import default_exclude
 from pxframe.job.job import Job
@@ -73,6 +74,10 @@ def finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dict
     Args:
         tickets: the tickets of the backbone, by name. There are none if each task's whole model is pruned.
     """
+    return ranks.by_first(lambda: _finished_tickets(job, tickets, task))
+
+
+def _finished_tickets(job: Job, tickets: Mapping[str, Ticket], task: str) -> dict[str, Ticket]:
     transfer = job.config.transfer
     if not job.whole and transfer != "mask+weights":
         return {name: _with_start(ticket, transfer) for name, ticket in tickets.items()}
@@ -156,7 +161,7 @@ def with_weights(job: Job, name: str, ticket: Ticket, model: nn.Module, say: Say
     sparse = copy.deepcopy(model)
     result = run_task(job, f"{name} on pretrain", job.pretrain, sparse, ticket, work_dir, recipe, say)
     made = Ticket(ticket.masks, {**ticket.meta, "made_by": canonical(recipe)}, sparse.state_dict())
-    made.save(file)
+    ranks.by_first(lambda: made.save(file))
     remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
     say(f"pretrain, {name}: {shown(result)} in {result['seconds']:.0f} s -> {file}")
     return made

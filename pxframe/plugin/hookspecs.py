@@ -23,7 +23,8 @@ and that implements any of the hooks below::
 
 A hook may take fewer arguments than its specification lists, never others. A plug-in that does not load, or does not
 fit these hooks, is reported with its distribution, version and cause; all other plug-ins work. Name the entry point
-after what it provides: an error about a missing name then finds the cause.
+after what it provides: an error about a missing name then finds the cause. Where several processes do one job, the
+hooks that tell what was done are called in the first of them alone.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pluggy
 from mmengine.registry import Registry
 
+from pxframe.base import ranks
 from pxframe.base.errors import PluginWarning, PxframeError, near, printable
 from pxframe.plugin import hookspecs
 from pxframe.plugin.backbone import Backbone
@@ -149,7 +150,12 @@ class Host:
         return [f for f in self.failures if f.name == name] or self.failures
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Tell observers. An observer that fails is reported; the other observers and the work they watch go on."""
+        """Tell observers, on rank 0 alone where there are several.
+
+        An observer that fails is reported; the other observers and the work they watch go on.
+        """
+        if not ranks.is_main():
+            return
         observers = {id(impl.plugin): impl.plugin for impl in getattr(self.manager.hook, hook).get_hookimpls()}
         for observer in observers.values():
             others = [other for other in observers.values() if other is not observer]

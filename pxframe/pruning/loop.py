@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, blaming, some
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
@@ -18,7 +19,6 @@ from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
-from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.rounds import Known, Rounds
 from pxframe.pruning.rows import fused_rows, held_rows, whole
 from pxframe.refits.table import Refit
@@ -103,6 +103,7 @@ def prune(
     seed: int = 0,
     allow_collapse: bool = False,
     known: Known | None = None,
+    shared: bool = False,
     **options: Any,
 ) -> Ticket:
     """Prune ``model`` before training and return the ticket; the model itself is left bit for bit as it was.
@@ -137,6 +138,9 @@ def prune(
             ``ticket.meta["collapsed"]``, instead of an error.
         known: a dict to keep scores in. Give the same one to several calls with the same model, batches, loss, train
             and seed: a method that scores once is then scored for the first of them only, and thresholded for each.
+        shared: every rank of torch.distributed has the same model and is given the same batches. Gradients and path
+            counts are then shared among the ranks, batch by batch, and the ticket is that of one process. An error on
+            any rank is then one that ends the work of all.
 
     Raises:
         PxframeError: bad arguments; a scorer that fails or gives scores that are not finite; a network that collapsed.
@@ -147,7 +151,11 @@ def prune(
     asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude, "refit": refit}
     plan = Plan.of(method, asked, settings)
     model = unwrapped(model)
-    ticket = from_first_rank(lambda: _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known))
+
+    def work() -> Ticket:
+        return _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known, shared)
+
+    ticket = ranks.broadcast_object(work()) if shared else ranks.from_first(work)
     host().notify("pxframe_ticket_made", ticket=ticket)
     return ticket
 
@@ -162,9 +170,10 @@ def _pruned(
     seed: int,
     allow_collapse: bool,
     known: Known | None,
+    shared: bool,
 ) -> Ticket:
     device, granularity = device_of(model), plan.granularity
-    data = Batches(batches, device)
+    data = Batches(batches, device, shared)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data, loss)
         if plan.refit.reads and example is None:

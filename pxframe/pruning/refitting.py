@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, blaming
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
@@ -14,7 +15,6 @@ from pxframe.plugin.host import host
 from pxframe.pruning.arguments import device_of
 from pxframe.pruning.checks import check_outputs_first
 from pxframe.pruning.precision import full_precision
-from pxframe.pruning.ranks import from_first_rank
 from pxframe.pruning.rows import fused_rows, held_rows
 from pxframe.refits.table import Refit, build_refit
 from pxframe.scoring.batches import Batches
@@ -49,7 +49,7 @@ def refit(
     if method.when != "last":
         raise PxframeError(f"refit {method.name!r}: the ticket has been made, so there are no rounds: leave out 'when'")
     ticket.check_own(model)
-    made = from_first_rank(lambda: _refitted(model, ticket, batches, method, seed))
+    made = ranks.from_first(lambda: _refitted(model, ticket, batches, method, seed))
     host().notify("pxframe_ticket_made", ticket=made)
     return made
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pxframe.base import ranks
 from pxframe.base.bars import Bar
 from pxframe.base.errors import PxframeError, blaming
 from pxframe.plugin.host import host
@@ -82,7 +83,10 @@ class Rounds:
             if ties := tied_at_zero(scores, candidates, last):
                 _log.warning("%s: %s%s", where, ties, cause_of_zeros(net, self.example))
                 self._warned = True
-        net.masks = plan.masks(scores, net.masks, candidates, net.quotas or keep, self.held)
+        masks = plan.masks(scores, net.masks, candidates, net.quotas or keep, self.held)
+        if self.data.shared:
+            ranks.broadcast_tensors(masks)
+        net.masks = masks
         self._check(net, number, where)
         host().notify(
             "pxframe_round_done",

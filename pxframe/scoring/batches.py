@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 
+from pxframe.base import ranks
 from pxframe.base.devices import held_for
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import check_inputs, mapped
+
+
+class Turn(NamedTuple):
+    """As many batches, one after the other, as there are ranks to compute with them."""
+
+    #: Number of this rank's own batch, from 0.
+    number: int
+    #: This rank's own, or None where the data have ended.
+    batch: tuple[Any, Any] | None
+    #: How many ranks have one.
+    taken: int
 
 
 class Batches:
@@ -18,17 +31,35 @@ class Batches:
     A one-shot iterator serves any number of rounds, and every round sees the same data: each pass hands out copies, so
     a scorer or a model that writes into a batch changes neither the next pass nor the caller's tensors. For a GPU the
     data stay in the computer's memory, and each pass sends the copies over: they may be more than the GPU can hold.
+
+    Args:
+        shared: every rank of torch.distributed is given the same batches. What sums over all of them may then take each
+            rank's share: see :func:`dealt`.
     """
 
-    def __init__(self, source: Iterable[Any] | None, device: torch.device) -> None:
+    def __init__(self, source: Iterable[Any] | None, device: torch.device, shared: bool = False) -> None:
         if source is not None and not isinstance(source, Iterable):
             raise PxframeError(f"'batches' must be an iterable of (input, target) pairs, got {type(source).__name__}")
         self._given = source if source is not None else ()
         self._source: Iterator[Any] | None = None
         self._seen: list[tuple[Any, Any]] = []
         self._device = device
+        self.shared = shared and ranks.size() > 1
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return map(self._copied, self._pairs())
+
+    def turns(self) -> Iterator[Turn]:
+        """The batches dealt to the ranks in turn; not shared, each of them is a turn of this rank's."""
+        own, of = (ranks.rank(), ranks.size()) if self.shared else (0, 1)
+        pairs = self._pairs()
+        first = 0
+        while turn := list(islice(pairs, of)):
+            mine = self._copied(turn[own]) if own < len(turn) else None
+            yield Turn(first + own, mine, len(turn))
+            first += len(turn)
+
+    def _pairs(self) -> Iterator[tuple[Any, Any]]:
         if self._source is None:  # not before it is read: a shuffling loader draws its order here
             self._source = iter(self._given)
         at = 0
@@ -39,7 +70,7 @@ class Batches:
                 except StopIteration:
                     return
                 self._seen.append(self._pair(batch, at))
-            yield self._copied(self._seen[at])
+            yield self._seen[at]
             at += 1
 
     def first(self) -> tuple[Any, Any] | None:
@@ -59,3 +90,10 @@ class Batches:
 
     def _copied(self, pair: tuple[Any, Any]) -> tuple[Any, Any]:
         return mapped(lambda t: t.to(self._device, non_blocking=True, copy=True), pair)
+
+
+def dealt(batches: Iterable[tuple[Any, Any]]) -> tuple[Iterator[Turn], bool]:
+    """``batches`` in turns, and whether the ranks share them. Those in a list, say, a scorer chose, for every rank."""
+    if isinstance(batches, Batches):
+        return batches.turns(), batches.shared
+    return (Turn(number, batch, 1) for number, batch in enumerate(batches)), False

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, within
 from pxframe.base.inputs import divisible
 from pxframe.base.threads import repeatable
-from pxframe.scoring.batches import Batches
+from pxframe.scoring.batches import Batches, dealt
 
 if TYPE_CHECKING:
     from pxframe.scoring.net import Net
@@ -25,19 +26,31 @@ def gradients(
     base = net.masked() if weights is None else weights
     leaves = {n: w.detach().requires_grad_() for n, w in base.items()}
     total = {n: torch.zeros_like(w) for n, w in leaves.items()}
+    turns, shared = dealt(batches)
     with torch.enable_grad():
-        for number, (inputs, targets) in enumerate(batches):
+        for number, batch, count in turns:
             # A scorer that hands over single batches numbers them itself.
-            with within(f"batch {number}") if isinstance(batches, Batches) else nullcontext():
-                loss = net.loss(net(inputs, leaves), targets)
-            if loss.ndim:
-                raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
-            with repeatable(divisible(inputs) or 1):
-                found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            where = within(f"batch {number}") if isinstance(batches, Batches) else nullcontext()
+            found = _of_batch(net, batch, leaves, where) if batch is not None else [None] * len(leaves)
             for name, gradient in zip(leaves, found, strict=True):
-                if gradient is not None:
-                    total[name] += gradient
+                # Batch after batch, as one process adds them up: the sum has the same bits.
+                own = torch.zeros_like(total[name]) if shared and gradient is None else gradient
+                for part in ranks.gathered(own)[:count] if shared and own is not None else [own]:
+                    if part is not None:
+                        total[name] += part
     return total
+
+
+def _of_batch(
+    net: Net, batch: tuple[Any, Any], leaves: Mapping[str, Tensor], where: AbstractContextManager[None]
+) -> Sequence[Tensor | None]:
+    inputs, targets = batch
+    with where:
+        loss = net.loss(net(inputs, leaves), targets)
+    if loss.ndim:
+        raise PxframeError(f"the loss gave a tensor of shape {tuple(loss.shape)}; it must be a scalar")
+    with repeatable(divisible(inputs) or 1):
+        return torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
 
 
 def hessian_product(

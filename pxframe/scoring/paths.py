@@ -8,15 +8,16 @@ g^k(x^2) = sum over active paths to k of x_p^2; h^k = sum over all paths to k of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, fx
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import samples, signature
+from pxframe.base.inputs import mapped, samples, signature
 from pxframe.base.threads import repeatable
 from pxframe.engine.folding import Norm, find_folds, hand_on
 from pxframe.engine.graph import Trace
@@ -24,6 +25,7 @@ from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Made, Reading, kept, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Exponent, Scaled, add
+from pxframe.scoring.batches import dealt
 from pxframe.scoring.net import Net
 from pxframe.scoring.saliencies import contract
 from pxframe.scoring.traces import Factors
@@ -54,31 +56,52 @@ def active_paths(
     Raises:
         PxframeError: no data, an output that is not finite, or an operation the engine does not know.
     """
-    tensors = f_tensors(net)
     totals: dict[Any, Counts] = {}
     variances: dict[str, Tensor] = {}
     read = 0
+    # Batch after batch, whoever has counted it, as one process adds them up: the sums have the same bits.
+    for number, counts, found in _counted(net, batches, batch_norm):
+        size = signature(counts.inputs)
+        if size in totals:
+            pairs = zip(totals[size].values, counts.values, strict=True)
+            counts = Counts(counts.inputs, [add(list(pair)) for pair in pairs])
+        totals[size] = counts
+        for name, variance in found.items():
+            variances[name] = variances.get(name, 0) + variance * number
+        read += number
+    if not totals:
+        raise PxframeError("no data: 'batches' gave no (input, target) pair")
+    return list(totals.values()), {name: variance / read for name, variance in variances.items()}
+
+
+def _counted(
+    net: Net, batches: Iterable[tuple[Any, Any]], batch_norm: str
+) -> Iterator[tuple[int, Counts, dict[str, Tensor]]]:
+    """For every batch: how many samples it has, their counts, and f's batch variances by buffer name."""
+    tensors = f_tensors(net)
+    turns, shared = dealt(batches)
     with torch.no_grad():
         weights = path_weights(net.parameters, net.masks, power=0)
         reading = Reading(weights, power=0, replay=True, ones=frozenset(weights.keys() - net.masks.keys()))
-        for inputs, _ in batches:
+        for _, batch, count in turns:
+            if batch is None:
+                yield from _exchanged(None, count, net.device)
+                continue
+            inputs, _ = batch
             start = squared_input(inputs, net.path_dtype)
             run = interpret(net.trace(inputs), tensors, inputs, [(reading, start)], batch_norm=batch_norm)
             number, one = samples(inputs), net.one(inputs)
             check_outputs(net, run.outputs, number)
             bits = math.log2(number)
             values = [value.map(lambda m: m.sum(0, keepdim=True), bits) for value in run.paths[0]]
-            size = signature(one)
-            if size in totals:
-                earlier = totals[size].values
-                values = [add([one, other]) for one, other in zip(earlier, values, strict=True)]
-            totals[size] = Counts(one, values)
-            for name, variance in run.variances.items():
-                variances[name] = variances.get(name, 0) + variance * number
-            read += number
-    if not totals:
-        raise PxframeError("no data: 'batches' gave no (input, target) pair")
-    return list(totals.values()), {name: variance / read for name, variance in variances.items()}
+            found = (number, Counts(one, values), run.variances)
+            yield from _exchanged(found, count, net.device) if shared else [found]
+
+
+def _exchanged(found: Any, count: int, device: torch.device) -> list[Any]:
+    """What the first ``count`` ranks found; tensors travel by way of the CPU, and are small."""
+    everyone = ranks.gathered_objects(mapped(Tensor.cpu, found))
+    return [mapped(lambda t: t.to(device), one) for one in everyone[:count]]
 
 
 def at_once(net: Net, inputs: Any, factors: Factors = "recorded") -> int:

@@ -4,7 +4,8 @@
 that runner. ``run`` trains and tests a task with it. ``window`` trains a part of a run only.
 
 The other files hold the runner's hooks. ``hooks`` sets the weights that a run begins with, ``repeatable`` seeds every
-epoch and keeps checkpoints plain, ``reports`` shows and records the progress. ``checkpoints`` signs and reads
+epoch and keeps checkpoints plain, ``reports`` shows and records the progress, ``sharing`` lets several processes train
+one model. ``checkpoints`` signs and reads
 checkpoints.
 
 Imports ``plugin``, ``ticket`` and ``base``.

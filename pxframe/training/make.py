@@ -12,6 +12,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils.data import Dataset, default_collate
 
+from pxframe.base import ranks
 from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError, blaming, some
 from pxframe.training.hooks import FreezeHook
@@ -19,6 +20,7 @@ from pxframe.training.repeatable import Repeatable, seed_worker
 from pxframe.training.reports import EpochLog, LateLosses
 from pxframe.training.runner import CHECKPOINT, Bfloat16, TaskRunner
 from pxframe.training.settings import Training
+from pxframe.training.sharing import BatchSampler, Together, check_share
 
 
 def stacked(items: Sequence[Mapping[str, Any]]) -> Any:
@@ -57,6 +59,9 @@ def make_runner(
     log_level: str = "WARNING",
 ) -> TaskRunner:
     """Build a runner that is ready to ``train()`` and ``test()``, so that mistakes in a config show at once.
+
+    Where torch.distributed runs several ranks, every rank builds the runner, and each step and each test is shared
+    (:mod:`pxframe.training.sharing`).
 
     Args:
         model: an mmengine ``BaseModel``, such as :class:`pxframe.ImageModel`.
@@ -107,14 +112,22 @@ def make_runner(
         factors = {"backbone.": 1.0, f"{head}.": training.head_lr_mult}
         wrapper["paramwise_cfg"] = {"custom_keys": {part: {"lr_mult": f} for part, f in factors.items()}}
 
+    several = ranks.size() > 1
+    if several:
+        check_share(f"{where}: 'batch_size'", training.batch_size)
+        metric.collect_device = "gpu"  # by messages on any device; "cpu" would leave files in the current folder
+
     def loader(dataset: Any, size: int, shuffled: bool) -> dict[str, Any]:
+        sampler: dict[str, Any] = {"type": "DefaultSampler", "shuffle": shuffled}
+        if several and shuffled:
+            sampler = {"type": BatchSampler, "total": size, "where": where}
         return {
             "dataset": {"type": lambda: dataset},  # mmengine copies the config, and would copy the data set
-            "sampler": {"type": "DefaultSampler", "shuffle": shuffled},
+            "sampler": sampler,
             "collate_fn": {"type": collate},
             # mmengine's own seeds them alike in every epoch
             "worker_init_fn": {"type": seed_worker},
-            "batch_size": size,
+            "batch_size": -(-size // ranks.size()),
             "num_workers": training.num_workers,
             "persistent_workers": False,  # a worker that lives on would carry random state between epochs
             "pin_memory": on_gpu,
@@ -146,7 +159,7 @@ def make_runner(
             },
             "logger": None,
         },
-        custom_hooks=[Repeatable(), EpochLog(), *frozen, *hooks],
+        custom_hooks=[Repeatable(), EpochLog(), *frozen, *hooks, *([Together(training.sync_bn)] if several else [])],
         resume=resume,
     )
     with runner._own_state(seed):

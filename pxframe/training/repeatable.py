@@ -10,6 +10,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import set_random_seed
 
+from pxframe.base import ranks
 from pxframe.training.checkpoints import sign
 
 
@@ -19,7 +20,8 @@ class Repeatable(Hook):
     priority = "VERY_HIGH"
 
     def before_train_epoch(self, runner: Any) -> None:
-        set_random_seed(int(np.random.SeedSequence([runner.seed, runner.epoch]).generate_state(1)[0]))
+        own = [ranks.rank()] if not ranks.is_main() else []  # augmentation and dropout differ from rank to rank
+        set_random_seed(int(np.random.SeedSequence([runner.seed, runner.epoch, *own]).generate_state(1)[0]))
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Keep tensors and plain values only, so that ``torch.load(weights_only=True)`` reads the checkpoint.

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
+from pxframe.base import ranks
 from pxframe.base.bars import Bar
 from pxframe.base.errors import blaming
 
@@ -25,7 +26,8 @@ def mean_loss(runner: Any) -> float:
 class LateLosses(RuntimeInfoHook):
     """Gives mmengine's message hub the losses of an epoch when it ends, and not after every step.
 
-    To read a loss the program waits until a GPU has done all its work, and the GPU then waits for the next step.
+    To read a loss the program waits until a GPU has done all its work, and the GPU then waits for the next step. Of
+    several ranks' losses it gives the mean, so that a loss that is not finite on one of them is so for all.
     """
 
     def before_train_epoch(self, runner: Any) -> None:
@@ -39,7 +41,10 @@ class LateLosses(RuntimeInfoHook):
     def after_train_epoch(self, runner: Any) -> None:
         for name, values in self._losses.items():
             tensors = [value.reshape(()) for value in values if isinstance(value, Tensor)]
-            for number in torch.stack(tensors).tolist() if len(tensors) == len(values) else values:
+            numbers = values
+            if len(tensors) == len(values):
+                numbers = (ranks.summed(torch.stack(tensors)) / ranks.size()).tolist()
+            for number in numbers:
                 runner.message_hub.update_scalar(f"train/{name}", number)
 
 

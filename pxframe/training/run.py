@@ -17,12 +17,14 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from pxframe.base import ranks
 from pxframe.base.files import replacing
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.task import Task
 from pxframe.ticket.ticket import Ticket
 from pxframe.training.hooks import StateHook, TicketHook
 from pxframe.training.reports import Divergence, EpochBar, Recorder
+from pxframe.training.sharing import equal
 from pxframe.training.window import Window
 
 
@@ -63,11 +65,14 @@ def close(runner: Any) -> None:
 
 def remove_checkpoints(work_dir: Path, keep: bool = False) -> None:
     """Delete the checkpoints of a finished run, unless they are to be kept; ``model.pth`` stays."""
-    if keep:
-        return
-    for pattern in ("epoch_*.pth", "last_checkpoint"):
-        for path in work_dir.glob(pattern):
-            path.unlink()
+
+    def remove() -> None:
+        for pattern in ("epoch_*.pth", "last_checkpoint"):
+            for path in work_dir.glob(pattern):
+                path.unlink()
+
+    if not keep:
+        ranks.by_first(remove)
 
 
 def train(
@@ -104,12 +109,16 @@ def train(
     runner.register_hook(EpochBar(title))
     # It runs before the hook that writes checkpoints, so that the note on an epoch is in the checkpoint of this epoch.
     runner.register_hook(Divergence(), priority="VERY_HIGH")
-    if setting.vis_backends:
+    if setting.vis_backends and ranks.is_main():
         runner.register_hook(Recorder(setting.vis_backends, f"{title} seed {setting.seed}", work_dir))
     runner.train()
     metrics = runner.test()
-    with replacing(work_dir / "model.pth") as scratch:
-        torch.save(task.export(runner.model, place), scratch)
+
+    def export() -> None:
+        with replacing(work_dir / "model.pth") as scratch:
+            torch.save(task.export(runner.model, place), scratch)
+
+    ranks.by_first(export)
     close(runner)
     return {
         "metric": task.metric,
@@ -147,6 +156,7 @@ def train_between(
         runner.register_hook(StateHook(model.state_dict()), priority="HIGHEST")
     runner.register_hook(TicketHook(ticket, classifier))
     Window(start, stop).run(runner)
+    equal(runner.model)  # a run that stops before its end does not do so itself
     if backbone is not None:
         model.load_state_dict(runner.model.state_dict())
     close(runner)

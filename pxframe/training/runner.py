@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from pxframe.base import ranks
 from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError
 from pxframe.base.files import replacing
@@ -51,6 +52,8 @@ class TaskRunner(Runner):
     - The random numbers of an epoch depend on the seed and the number of the epoch only. So a run that was killed and
       resumed ends with the same weights as a run that was not, on a CPU bit for bit.
     - ``train()`` and ``test()`` do not change the random state of the process or mmengine's default scope.
+    - Where torch.distributed runs several ranks, ``model`` is not wrapped; :class:`pxframe.training.sharing.Together`
+      shares the steps. Rank 0 writes all files.
     - It prints warnings only. The log is ``train.log`` in ``work_dir``.
 
     Args:
@@ -85,8 +88,7 @@ class TaskRunner(Runner):
         """Train up to the last epoch, from the newest checkpoint if the run is resumed, and give the model."""
         with self._own_state(self.seed):
             if not self._resume:
-                for path in self._checkpoints():
-                    path.unlink()
+                ranks.by_first(self._remove_checkpoints)
             return super().train()
 
     def test(self) -> dict:
@@ -125,6 +127,12 @@ class TaskRunner(Runner):
         if self._has_loaded:
             return
         self._has_loaded = True
+        newest = ranks.by_first(self._newest)
+        if newest is not None:
+            self.resume(str(newest), map_location="cpu")
+
+    def _newest(self) -> Path | None:
+        """The checkpoint to resume from."""
         for scratch in Path(self.work_dir).glob(".epoch_*.part"):  # a run was killed while it wrote one
             scratch.unlink()
         for path in self._checkpoints() if self._resume else ():
@@ -135,8 +143,8 @@ class TaskRunner(Runner):
             except PxframeError as error:
                 self.logger.warning(f"ignoring {path}: {error}")
             else:
-                self.resume(str(path), map_location="cpu")
-                return
+                return path
+        return None
 
     def setup_env(self, env_cfg: dict) -> None:
         super().setup_env(env_cfg)
@@ -158,6 +166,10 @@ class TaskRunner(Runner):
 
     def _log_env(self, env_cfg: dict) -> None:
         """Skip mmengine's report on the machine, which would start two compilers."""
+
+    def _remove_checkpoints(self) -> None:
+        for path in self._checkpoints():
+            path.unlink()
 
     def _checkpoints(self) -> list[Path]:
         """The checkpoints in ``work_dir``, the newest first."""

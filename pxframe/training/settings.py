@@ -21,7 +21,7 @@ class Training:
 
     Args:
         epochs: number of passes over the training set; None for a training loop that does not count epochs.
-        batch_size: images a step; a last batch with fewer images is left out.
+        batch_size: images a step, on all processes together; a last batch with fewer images is left out.
         optimizer: config of a torch optimizer, e.g. ``dict(type="SGD", lr=0.1)``.
         schedule: configs of mmengine parameter schedulers; default: cosine to zero, by iteration.
         head_lr_mult: the head's learning rate is the backbone's times this factor.
@@ -33,6 +33,8 @@ class Training:
             (with a linear head, a linear probe).
         frozen_norms: True keeps the statistics of the backbone's batch norms, those of a ticket's ``refit`` included;
             all weights are trained.
+        sync_bn: with several processes (torchrun), True normalises by the statistics of the whole batch, as one process
+            does; False by those of each process's share, which is faster. No effect in a single process.
 
     Raises:
         PxframeError: a value that its key does not take.
@@ -48,6 +50,7 @@ class Training:
     amp: str | None = None
     frozen: bool = False
     frozen_norms: bool = False
+    sync_bn: bool = True
 
     def __post_init__(self) -> None:
         where = self.where
@@ -60,6 +63,7 @@ class Training:
         one_of(where, "amp", self.amp, (None, "bfloat16", "float32"))
         one_of(where, "frozen", self.frozen, (False, True))
         one_of(where, "frozen_norms", self.frozen_norms, (False, True))
+        one_of(where, "sync_bn", self.sync_bn, (False, True))
         if not isinstance(self.optimizer, Mapping):
             raise PxframeError(f"{where}: 'optimizer' must be a dict(type=...), got {self.optimizer!r}")
         parts = self.schedule

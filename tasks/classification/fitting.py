@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from mmengine.runner import BaseLoop
 
+from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
 
 
@@ -30,8 +31,10 @@ class FitLoop(BaseLoop):
                 batch = model.data_preprocessor(batch, False)
                 features.append(model.backbone(batch["inputs"]).float().cpu())
                 labels.append(batch["data_samples"].cpu())
-            if not (seen := torch.cat(features)).isfinite().all():
+            images = len(self.dataloader.dataset)
+            seen, wanted = (ranks.collected(torch.cat(parts), images) for parts in (features, labels))
+            if not seen.isfinite().all():
                 raise PxframeError("the backbone's features of the training set are not all finite; no head fits them")
-            model.head.fit(seen, torch.cat(labels))
+            model.head.fit(seen, wanted)
         runner.call_hook("after_train")
         return model

@@ -152,7 +152,8 @@ class MeanAP(BaseMetric):
         if self.file is not None:
             found = [{key: value.tolist() for key, value in r["found"].items()} for r in results]
             write_json(self.file, {"found": found})
-        metric = MeanAveragePrecision(box_format="xyxy", iou_type="bbox")
+        # The first of several processes has the results of all, and alone computes: it must not wait for the others.
+        metric = MeanAveragePrecision(box_format="xyxy", iou_type="bbox", sync_on_compute=False)
         metric.warn_on_many_detections = False  # COCO counts the first 100 of an image; RetinaNet gives 300
         metric.update([r["found"] for r in results], [r["truth"] for r in results])
         values = metric.compute()

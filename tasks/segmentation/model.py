@@ -50,9 +50,18 @@ class MeanIoU(IoUMetric):
     """mmseg's metric: the mean over classes of intersection over union, in percent.
 
     Pixels whose label is ``ignore_index`` do not count.
+
+    Args:
+        output_dir: folder to write the predicted labels to; default: nowhere.
+        options: of mmseg's class.
     """
 
     default_prefix = ""  # with None, mmengine warns
+
+    def __init__(self, output_dir: str | None = None, **options: Any) -> None:
+        super().__init__(output_dir=output_dir, **options)
+        if output_dir is not None:  # every process writes what it predicts, and mmseg makes the folder in the first
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         # mmseg gives NumPy's float32, rounded to two places, which cannot be written as JSON

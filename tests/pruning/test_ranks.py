@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.pruning.ranks import from_first_rank
+from pxframe.base.ranks import from_first
 
 pytestmark = pytest.mark.slow  # two processes, which import torch and meet
 
@@ -92,7 +92,7 @@ def test_an_error_of_another_rank_alone_does_not_matter(ranks):
 
 
 def test_a_single_process_just_works_and_raises_its_own_error():
-    assert from_first_rank(lambda: 7) == 7
+    assert from_first(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        from_first_rank(lambda: 1 // 0)
+        from_first(lambda: 1 // 0)
     assert pxframe.prune(nn.Linear(4, 4), None, scorer="magnitude", sparsity=0.5).kept == 8
