@@ -18,7 +18,8 @@ from pxframe.plugin.task import Task
 from pxframe.report import sections
 from pxframe.report.compare import Answer, answers, lead, percent
 from pxframe.report.embedded import colours
-from pxframe.report.figures import drawn_tasks, methods, metric_figure, save
+from pxframe.report.drawing import save
+from pxframe.report.figures import drawn_tasks, methods, metric_figure
 from pxframe.report.found import Found, missing_sentences, read
 from pxframe.report.pictures import galleries
 from pxframe.report.tables import csv_text, latex_text
