@@ -113,6 +113,8 @@ def layer_figure(profiles: Sequence[Profile], order: Sequence[str]) -> Figure:
         density.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
         density.yaxis.set_minor_locator(NullLocator())
         density.set_ylabel("density: weights kept")
+        width.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        width.set_ylim(-0.04, 1.04)
         width.set_ylabel("width: output units kept")
         layer_axes(density, width)
     return figure
@@ -126,14 +128,12 @@ def along_layers(panel: Axes, values: Sequence[float], number: int) -> Any:
 
 
 def layer_axes(*stacked: Axes) -> None:
-    """The axes of panels on top of each other that show the same layers; the lowest one has shares of units."""
+    """The axes of panels on top of each other that show the same layers."""
     from matplotlib.ticker import MaxNLocator
 
     *upper, lowest = stacked
     for panel in upper:
         panel.sharex(lowest)
         panel.tick_params(labelbottom=False)
-    lowest.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    lowest.set_ylim(-0.04, 1.04)
     lowest.set_xlabel("layer, from input to output")
     lowest.xaxis.set_major_locator(MaxNLocator(integer=True))
