@@ -81,8 +81,8 @@ def _told(rows: Sequence[Row], key: str, text: Callable[[float], str]) -> str:
     return text(mean) if spread is None else f"{text(mean)} ± {text(spread)}"
 
 
-def _three(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+def _small(value: float) -> str:
+    return f"{value:.3f}"
 
 
 def _share(value: float) -> str:
@@ -111,8 +111,8 @@ def _spectrum(rows: Sequence[Row]) -> dict[str, Any]:
     table = [
         {
             **{"method": some[0]["method"], "sparsity": some[0]["sparsity"], "variant": some[0]["variant"]},
-            **{"distance": _told(some, "distance", number), "trace": _told(some, "relative_trace", _three)},
-            **{"largest": _told(some, "largest", _three), "seeds": len(some)},
+            **{"distance": _told(some, "distance", number), "trace": _told(some, "relative_trace", _small)},
+            **{"largest": _told(some, "largest", "{:.2e}".format), "seeds": len(some)},
             "closest": some[0]["variant"] in closest,
         }
         for some in _variants(rows)
@@ -134,8 +134,8 @@ def _width(rows: Sequence[Row]) -> dict[str, Any]:
             {
                 **{"method": group[0]["method"], "sparsity": group[0]["sparsity"], "seeds": len(group)},
                 **{key: _told(group, key, _share) for key in ("kept", "connected", "narrowest")},
-                "lost": f"{_told(lost, 'lost', _three)} of {units:,}",
-                "depth": f"{_told(group, 'depth', _three)} of {group[0]['layers_in_all']}",
+                "lost": f"{_told(lost, 'lost', '{:.1f}'.format)} of {units:,}",
+                "depth": f"{_told(group, 'depth', '{:.1f}'.format)} of {group[0]['layers_in_all']}",
             }
         )
         cut += [f"{r['variant']} (seed {r['seed']})" for r in group if r["depth"] < r["layers_in_all"]]
@@ -151,7 +151,7 @@ def _timing(rows: Sequence[Row]) -> dict[str, Any]:
         table.append(
             {
                 **{"task": first["task"], "method": first["family"], "sparsity": first["sparsity"]},
-                **{"rounds": first["rounds"], "seconds": _told(some_rows, "prune_seconds", _three)},
+                **{"rounds": first["rounds"], "seconds": _told(some_rows, "prune_seconds", number)},
                 **{"result": _told(some_rows, "value", number), "label": label(first), "seeds": len(some_rows)},
                 "note": ", ".join(notes),
             }
