@@ -35,7 +35,7 @@ def drawn(measured: Measured, order: Sequence[str]) -> dict[str, Figure]:
     """The figures at the size of a paper, all levels on one sheet, by the name of their command.
 
     Args:
-        order: names of all methods, those of :attr:`Measured.rows` included.
+        order: names of all methods, those of the measured rows included.
     """
     levels = {what: by_level(getattr(measured, what)) for what in _DRAWN}
     return {what: draw(levels[what], order) for what, (draw, _) in _DRAWN.items() if levels[what]}

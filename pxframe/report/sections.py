@@ -111,7 +111,7 @@ def layers(rows: Sequence[Row], tickets: Tickets) -> tuple[list[dict[str, Any]],
 
 
 def spread_out(found: Sequence[Value]) -> list[Value]:
-    """At most :data:`_MOST_LEVELS` of the levels, the first and the last among them."""
+    """At most four of the levels, the first and the last among them."""
     if len(found) <= _MOST_LEVELS:
         return list(found)
     return [found[round(i * (len(found) - 1) / (_MOST_LEVELS - 1))] for i in range(_MOST_LEVELS)]

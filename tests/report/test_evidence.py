@@ -55,6 +55,7 @@ def lines(panel):
     return [(list(map(float, line.get_xdata())), list(map(float, line.get_ydata()))) for line in panel.lines]
 
 
+@pytest.mark.slow
 def test_each_command_leaves_its_section_and_its_figures(measured_folder):
     folder, untrained = measured_folder
     text = (folder / "report.html").read_text(encoding="utf-8")
@@ -69,6 +70,7 @@ def test_each_command_leaves_its_section_and_its_figures(measured_folder):
     assert not any(f'id="{name}"' in untrained for name in ("answer", "results", "seconds", "width", "timing"))
 
 
+@pytest.mark.slow
 def test_tables_have_the_means_of_the_rows(measured_folder):
     folder, _ = measured_folder
     text = (folder / "report.html").read_text(encoding="utf-8")
@@ -87,6 +89,7 @@ def test_tables_have_the_means_of_the_rows(measured_folder):
     assert seconds in text[text.index('id="timing"') :]
 
 
+@pytest.mark.slow
 def test_figures_have_every_level_and_points_at_their_places(measured_folder):
     measured = read_measured(measured_folder[0])
     figures = drawn(measured, methods(measured.rows))
@@ -138,6 +141,7 @@ def test_a_file_that_is_damaged_or_foreign_costs_a_line_and_not_the_page(tmp_pat
     assert not list(folder.glob("spectrum.svg"))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused(measured_folder, tmp_path):
     for what, key, value in (("width", "layers", [{"name": "a"}]), ("timing", "rounds", 0), ("timing", "seed", "0")):
         folder = tmp_path / f"{what}-{key}"
@@ -148,6 +152,17 @@ def test_what_cannot_be_is_refused(measured_folder, tmp_path):
         measured = read_measured(folder)
         assert (getattr(measured, what), len(measured.notes)) == ([], 1)
         assert measured.spectrum
+
+
+def test_sections_are_there_without_any_results(tmp_path):
+    rows = [row for row in jobs.several() if row["sparsity"] in (0.0, 0.9)]
+    jobs.measured(tmp_path, rows, layers=3)
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert [f'id="{what}"' in text for what in ("spectrum", "width", "timing", "answer", "seconds")] == [
+        *(True, True, True),
+        *(False, False),
+    ]
+    assert all((tmp_path / f"{what}.pdf").exists() for what in ("spectrum", "width", "timing"))
 
 
 def test_a_page_of_results_alone_has_none_of_the_sections(tmp_path):

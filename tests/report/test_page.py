@@ -197,7 +197,7 @@ def test_a_thousand_rows_stay_under_a_megabyte(made):
     made.folder.mkdir()
     rows = thousand(made.folder)
     assert len(rows) == 1000
-    few = [row for row in rows if row["sparsity"] < 0.75 and row["task"] == rows[0]["task"]]  # three levels
+    few = [row for row in rows if row["sparsity"] == 0.5 and row["task"] == rows[0]["task"]]
     jobs.measured(made.folder, few, layers=53)
     page, text = made(rows)
     print(f"{len(text.encode())} bytes")
@@ -208,7 +208,6 @@ def test_a_thousand_rows_stay_under_a_megabyte(made):
     shown = {what: text.count(f'aria-labelledby="{what}') for what in ("layers", "spectrum", "width", "timing")}
     assert f"Shown are {shown['layers']} of 10 levels" in page.text
     assert all(shown.values()), shown
-    assert f"{shown['width']} of 3 levels are drawn here" in page.text
 
 
 @pytest.mark.slow
