@@ -108,7 +108,7 @@ def _shares(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[float, floa
 
 
 def timing_figure(levels: Levels, order: Sequence[str], titled: bool = True) -> Figure:
-    """Seconds to prune, and results, against the number of rounds, as :func:`pxframe.report.figures.metric_figure` draws them."""
+    """Seconds to prune and results by rounds, as :func:`pxframe.report.figures.metric_figure` draws results."""
     with panels(list(levels), rows=2, height=3.8, titled=titled) as (figure, columns, handles):
         for (seconds, result), rows in zip(columns, levels.values(), strict=True):
             dense = mean_and_deviation([row["value"] for row in rows if not row["sparsity"]])
