@@ -75,3 +75,22 @@ def ticket(root, variant, seed=0, meta=None, **kept):
     folder = root / f"seed-{seed}" / "tickets"
     folder.mkdir(parents=True, exist_ok=True)
     Ticket(masks, meta or {}).save(folder / f"{variant}.safetensors")
+
+
+def measured(root, rows, layers=20):
+    """``spectrum.json``, ``width.json`` and ``timing.json`` of the tickets that the rows are of."""
+    tickets = list({(r["variant"], r["seed"]): r for r in rows if r["value"] is not None}.values())
+    about = [{key: row[key] for key in ("variant", "method", "seed", "sparsity")} for row in tickets]
+    spectra = [
+        {
+            **{**one, "eigenvalues": [10.0 ** (5 - n / 50 - one["sparsity"]) for n in range(250)], "largest": 1e5},
+            **{"distance": one["sparsity"], "relative_trace": 1 - one["sparsity"]},
+        }
+        for one in about
+    ]
+    counts = [{"name": f"layer{n}.weight", "units": 16, "kept": 16 - n % 9, "connected": 7} for n in range(layers)]
+    shares = {"kept": 0.8, "connected": 0.5, "narrowest": 7 / 16, "depth": layers, "layers_in_all": layers}
+    times = [{**row, "rounds": 1 + n % 3, "prune_seconds": 1.5 + n % 3} for n, row in enumerate(rows)]
+    found = {"spectrum": spectra, "width": [{**one, "layers": counts, **shares} for one in about], "timing": times}
+    for what, some in found.items():
+        (root / f"{what}.json").write_text(json.dumps({"rows": some, "images": 100}))

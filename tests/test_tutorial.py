@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -43,28 +44,42 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-def test_it_runs_from_end_to_end(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(folder)
-    leafnet = importlib.import_module("leafnet")
-    torch.save(leafnet.LeafNet(8).state_dict(), "leafnet.pth")
-    transfer, show = (b.split()[1:] for kind, b in BLOCKS if kind == "sh")
-    # a process of its own, where the provider is found as any plug-in is
+def run(folder, arguments):
+    """A command in a process of its own, where the provider is found as any plug-in is."""
     done = subprocess.run(
-        [sys.executable, "-m", "pxframe_tools.cli", *transfer],
+        [sys.executable, "-m", "pxframe_tools.cli", *arguments],
         env={**os.environ, "PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_it_runs_from_end_to_end(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    leafnet = importlib.import_module("leafnet")
+    torch.save(leafnet.LeafNet(8).state_dict(), "leafnet.pth")
+    (transfer,), measuring, (show,) = (
+        [shlex.split(line, comments=True)[1:] for line in b.splitlines()] for kind, b in BLOCKS if kind == "sh"
+    )
+    done = run(folder, transfer)
     rows = json.loads((folder / "work_dirs/leaves/results.json").read_text())["rows"]
     variants = ["dense", "px-50.00", "snip-50.00", "random-50.00"]
     assert [(r["seed"], r["task"], r["variant"]) for r in rows] == [
         (seed, task, variant) for seed in (0, 1) for task in ("fine_tuned", "ridge") for variant in variants
     ]
     assert done.stdout.count("±") == 8
+    for command in measuring:
+        run(folder, command)
+    pages = [(folder / "work_dirs" / name / "report.html").read_text() for name in ("leaves", "leaves-rounds")]
+    assert [[f'id="{what}"' in page for what in ("spectrum", "width", "timing")] for page in pages] == [
+        [True, True, False],
+        [False, False, True],
+    ]
     assert cli.main(show) == 0
     assert "stage2.0.weight" in capsys.readouterr().out
     exec("\n".join(b for kind, b in BLOCKS if "torch.load" in b), {})

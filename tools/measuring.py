@@ -1,4 +1,4 @@
-"""What the commands that measure tickets do alike: the job, its tickets, a table, and a file of what was found."""
+"""What the commands that measure tickets do alike: the job, its tickets, a table, a file, and the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pxframe_tools.common import add_job_arguments, begin, choose_threads, job_of
@@ -77,14 +76,15 @@ def measured_rows(
         return job, rows_of(job, what, settings, images, measure)
 
 
-def write(job: Job, what: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> Path:
-    """``WORK_DIR/WHAT.json``: the rows, the config and the versions."""
+def write(job: Job, what: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> str:
+    """Write ``WORK_DIR/WHAT.json``, the rows, the config and the versions, and the report. Returns where they are."""
     from pxframe.base.files import write_json
     from pxframe.base.versions import versions
+    from pxframe.report.write import write_report
 
     file = job.root / f"{what}.json"
     write_json(file, {"rows": list(rows), "config": job.config.file, "versions": versions(), **about})
-    return file
+    return f"{file}, {write_report(job.root, job.tasks)}"
 
 
 def print_means(rows: Sequence[Row], columns: Mapping[str, tuple[str, Callable[[float], str]]]) -> None:

@@ -3,7 +3,8 @@
     python tools/report.py WORK_DIR
 
 Into the folder come ``report.html``, a page that needs nothing else; ``results.csv``, every run; ``results.tex``, the
-means as a LaTeX table; and the figure, ``results.svg`` and ``results.pdf``. ``transfer`` writes the same at its end.
+means as a LaTeX table; and the figure, ``results.svg`` and ``results.pdf``. What ``spectrum``, ``width`` and ``timing``
+measured is on the page, and has figures of these names. These commands and ``transfer`` write the same at their end.
 """
 
 from __future__ import annotations

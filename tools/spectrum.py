@@ -2,9 +2,10 @@
 
     python tools/spectrum.py CONFIG [--images N] [--largest K] [--probes N] and the arguments of prune.py
 
-The tickets are made if they are not there. ``WORK_DIR/spectrum.json`` has the eigenvalues of every ticket and seed.
-The table says how far each network's spectrum is from the dense one: the mean difference of the logarithms (base 10)
-of eigenvalues of the same rank, down to a millionth of the largest.
+The tickets are made if they are not there. ``WORK_DIR/spectrum.json`` has the eigenvalues of every ticket and seed, and
+the report (:mod:`pxframe_tools.report`) shows them. The table says how far each network's spectrum is from the dense
+one: the mean difference of the logarithms (base 10) of eigenvalues of the same rank, down to a millionth of the
+largest.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Every scorer of the config is run with each number of rounds, and its tickets are transferred to the config's tasks.
 Then each prune is done once more, alone, and timed: from images that have been read to the ticket, the first look at
-the network included. ``WORK_DIR/timing.json`` has a row for every method, number of rounds, sparsity, task and seed.
+the network included. ``WORK_DIR/timing.json`` has a row for every method, number of rounds, sparsity, task and seed,
+and the report (:mod:`pxframe_tools.report`) shows them.
 """
 
 from __future__ import annotations

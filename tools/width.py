@@ -4,7 +4,8 @@
 
 The tickets are made if they are not there. ``WORK_DIR/width.json`` has, for every ticket, seed and layer, the output
 units that keep a weight and those that a path from the input to an output leads through. The table has their shares of
-all units, the least share of a layer, and how many layers a path leads through.
+all units, the least share of a layer, and how many layers a path leads through. The report
+(:mod:`pxframe_tools.report`) shows them.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ from pxframe.ticket.ticket import Ticket
 
 #: Rows of a kernel up to which its matrix is made: 128 MiB in float64.
 LARGEST_MATRIX = 4096
+#: Of eigenvalues below this share of the largest one, float32 gradients say nothing.
+SOUND = 1e-6
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def ntk_spectrum(
 def log_distance(values: Sequence[float], others: Sequence[float]) -> float | None:
     """The mean of |log10 a - log10 b| over eigenvalues a and b of the same rank.
 
-    Ranks where either one is below 1e-6 of its spectrum's largest are left out: float32 gradients say no more of them.
+    Ranks where either one is below :data:`SOUND` of its spectrum's largest are left out.
 
     Args:
         values, others: the largest first.
@@ -109,7 +111,7 @@ def log_distance(values: Sequence[float], others: Sequence[float]) -> float | No
     """
     number = min(len(values), len(others))
     pair = [np.asarray(one[:number]) for one in (values, others)]
-    sound = np.logical_and(*(one > 1e-6 * one[0] for one in pair))
+    sound = np.logical_and(*(one > SOUND * one[0] for one in pair))
     if not sound.any():
         return None
     return float(np.abs(np.log10(pair[0][sound]) - np.log10(pair[1][sound])).mean())

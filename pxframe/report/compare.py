@@ -86,9 +86,14 @@ def levels(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
 
     Two variants of one method are never at one level.
     """
+    return joined(means(rows))
+
+
+def joined(averaged: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """:func:`levels` of rows that are means: each has a task, a variant, a method and a sparsity."""
     found: dict[tuple[str, str], float] = {}
     groups: list[list[Row]] = []
-    for row in sorted(means(rows), key=lambda row: row["sparsity"]):
+    for row in sorted(averaged, key=lambda row: row["sparsity"]):
         if not row["sparsity"]:
             found[row["task"], row["variant"]] = 0.0
             continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from pxframe.report.figures import DARK, FAINT, INK, LIGHT, SETTINGS
+from pxframe.report.drawing import DARK, FAINT, INK, LIGHT, SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

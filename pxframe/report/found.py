@@ -16,7 +16,8 @@ from pxframe.job.places import work_folder
 Row = Mapping[str, Any]
 
 #: What a row must have, and of which type.
-_NEEDED: Mapping[str, type | tuple[type, ...]] = {
+Needed = Mapping[str, type | tuple[type, ...]]
+RESULT: Needed = {
     "task": str,
     "variant": str,
     "method": str,
@@ -56,11 +57,14 @@ class Found:
         return sorted({row["seed"] for row in self.rows})
 
 
-def read(root: Path) -> Found:
+def read(root: Path, without_results: bool = False) -> Found:
     """Read the work folder of a job, finished or not.
 
     Rows come from ``results.json``. Of what is not in it yet, as the job goes on or was stopped, each finished run's
     own ``result.json`` is read, if it was made with the job's present settings.
+
+    Args:
+        without_results: whether a folder is accepted in which no run is finished.
 
     Raises:
         PxframeError: there is no such folder, nothing in it is finished, or ``results.json`` is damaged.
@@ -70,7 +74,7 @@ def read(root: Path) -> Found:
     job = _job(root, notes)
     about, rows = _results(root / "results.json")
     rows += _unlisted(root, job, rows, notes)
-    if not rows:
+    if not rows and not without_results:
         raise PxframeError(
             f"{root} holds no results yet: no run is finished; run `pxframe transfer CONFIG --work-dir {root} --resume`"
         )
@@ -105,15 +109,15 @@ def _results(file: Path) -> tuple[dict[str, Any], list[Row]]:
     return about, rows
 
 
-def checked(row: Any, where: str) -> Row:
-    """``row``, if it is one of a job's results.
+def checked(row: Any, where: str, needed: Needed = RESULT) -> Row:
+    """``row``, if it is one of a job's results, or has else what is needed.
 
     Raises:
         PxframeError: something is missing in it, or is of another type.
     """
     if not isinstance(row, dict):
         raise PxframeError(f"{where} is no row of results; restore or remove the file, and make the report again")
-    for key, kind in _NEEDED.items():
+    for key, kind in needed.items():
         if key not in row or isinstance(row[key], bool) or not isinstance(row[key], kind):
             raise PxframeError(
                 f"{where} has {'no' if key not in row else 'a wrong'} {key!r}; restore or remove the file, and make "

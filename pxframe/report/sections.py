@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pxframe.base.errors import some
 from pxframe.job.results import label, means
@@ -16,6 +16,7 @@ from pxframe.report.found import fell
 from pxframe.report.tickets import Profile, Tickets
 
 Row = Mapping[str, Any]
+Value = TypeVar("Value")
 
 #: Levels of sparsity that are shown by layer, cells of the tables below them, and lines of the list of ill tickets: a
 #: page of a thousand runs has to stay small.
@@ -96,7 +97,7 @@ def layers(rows: Sequence[Row], tickets: Tickets) -> tuple[list[dict[str, Any]],
     cells, left = 0, _MOST_LAYER
     for task in dict.fromkeys(task for task, _ in groups):
         mine = sorted(level for name, level in groups if name == task)
-        for level in _spread(mine):
+        for level in spread_out(mine):
             group = groups[task, level]
             what = f"{f'{task}: ' if task else ''}{percent(level)} % sparsity"
             words = "Above, the share of weights kept in each layer; below, the share of output units that keep any."
@@ -109,8 +110,8 @@ def layers(rows: Sequence[Row], tickets: Tickets) -> tuple[list[dict[str, Any]],
     return found, len(groups)
 
 
-def _spread(found: Sequence[float]) -> list[float]:
-    """At most :data:`_MOST_LEVELS` of the levels, the first and the last among them."""
+def spread_out(found: Sequence[Value]) -> list[Value]:
+    """At most four of the levels, the first and the last among them."""
     if len(found) <= _MOST_LEVELS:
         return list(found)
     return [found[round(i * (len(found) - 1) / (_MOST_LEVELS - 1))] for i in range(_MOST_LEVELS)]

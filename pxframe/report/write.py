@@ -17,9 +17,12 @@ from pxframe.job.results import label
 from pxframe.plugin.task import Task
 from pxframe.report import sections
 from pxframe.report.compare import Answer, answers, lead, percent
+from pxframe.report.drawing import save
 from pxframe.report.embedded import colours
-from pxframe.report.figures import drawn_tasks, methods, metric_figure, save
+from pxframe.report.evidence import drawn, evidence
+from pxframe.report.figures import drawn_tasks, methods, metric_figure
 from pxframe.report.found import Found, missing_sentences, read
+from pxframe.report.measured import Measured, read_measured
 from pxframe.report.pictures import galleries
 from pxframe.report.tables import csv_text, latex_text
 from pxframe.report.tickets import read_tickets
@@ -31,7 +34,8 @@ def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
     """Write the report of a job, finished or not, into its work folder.
 
     ``report.html`` is whole in itself; ``results.csv`` has every run, ``results.tex`` the means, and ``results.svg``
-    and ``results.pdf`` the figure, where there is something to draw. The same results give the same files.
+    and ``results.pdf`` the figure, where there is something to draw. What ``spectrum``, ``width`` and ``timing``
+    measured is a section of the page, and has figures of these names. The same results give the same files.
 
     Args:
         root: the work folder.
@@ -43,25 +47,40 @@ def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
     Raises:
         PxframeError: there are no results, or they are damaged; or the folder cannot be written.
     """
-    found = read(root)
+    measured = read_measured(root)
+    found = read(root, without_results=measured.files)
     compared = answers(found.rows)
-    figure = metric_figure(found.rows, sections.tasks_of(found.rows))
-    if figure is not None:
-        for suffix in (".svg", ".pdf"):
-            save(figure, root / f"results{suffix}")
-    texts = {
-        "results.csv": csv_text(found.rows),
-        "results.tex": latex_text(found.rows, compared),
-        "report.html": _page(found, compared, tasks),
-    }
+    order = methods([*found.rows, *measured.rows])
+    figures = {"results": metric_figure(found.rows, sections.tasks_of(found.rows)), **drawn(measured, order)}
+    files = [
+        (figure, root / f"{name}{suffix}")
+        for name, figure in figures.items()
+        if figure is not None
+        for suffix in (".svg", ".pdf")
+    ]
+    for figure, file in files:
+        save(figure, file)
+    texts = {}
+    if found.rows:
+        texts = {"results.csv": csv_text(found.rows), "results.tex": latex_text(found.rows, compared)}
+    beside = [*texts, *(file.name for _, file in files)]
+    texts["report.html"] = _page(found, compared, tasks, measured, order, beside)
     for name, text in texts.items():
         with replacing(root / name) as scratch:
             scratch.write_text(text, encoding="utf-8")
     return root / "report.html"
 
 
-def _page(found: Found, compared: Sequence[Answer], tasks: Mapping[str, Task] | None) -> str:
+def _page(
+    found: Found,
+    compared: Sequence[Answer],
+    tasks: Mapping[str, Task] | None,
+    measured: Measured,
+    order: Sequence[str],
+    beside: Sequence[str],
+) -> str:
     tickets = read_tickets(found)
+    notes = [*found.notes, *tickets.notes, *measured.notes]
     by_layer, profiled = sections.layers(found.rows, tickets)
     environment = Environment(
         loader=PackageLoader("pxframe.report", "page"),
@@ -81,10 +100,13 @@ def _page(found: Found, compared: Sequence[Answer], tasks: Mapping[str, Task] | 
         found=found,
         lead=lead(compared),
         answers=compared,
-        seeds=found.seeds,
+        seeds=sorted({row["seed"] for row in (*found.rows, *measured.rows)}),
+        evidence=evidence(measured, order),
+        images=measured.images,
+        beside=beside,
         methods=methods(found.rows),
         tasks=sections.tasks_of(found.rows),
-        warnings=[*missing_sentences(found.missing), *sections.fallen(found.rows), *found.notes, *tickets.notes],
+        warnings=[*missing_sentences(found.missing), *sections.fallen(found.rows), *notes],
         table=sections.table(found.rows, compared),
         charts=sections.charts(found.rows, compared),
         drawable=len(drawn_tasks(found.rows)),

@@ -43,6 +43,7 @@ def report(tmp_path_factory):
     for row in rows:
         if row["sparsity"] and row["value"] and row["value"] > 20:
             jobs.ticket(root, row["variant"], row["seed"], **{f"block{n}": (row["seed"] + n) % 5 for n in range(6)})
+    jobs.measured(root, rows)
     return write_report(jobs.write(root, rows, seeds=[0, 1, 2, 3]))
 
 

@@ -8,8 +8,9 @@ import pytest
 import report_jobs as jobs
 from PIL import Image
 
+from pxframe.report.drawing import DARK, INK, LIGHT, save
 from pxframe.report.embedded import colours, inline
-from pxframe.report.figures import DARK, INK, LIGHT, layer_figure, methods, metric_figure, save
+from pxframe.report.figures import layer_figure, methods, metric_figure
 from pxframe.report.tickets import Profile
 
 

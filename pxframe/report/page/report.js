@@ -1,7 +1,13 @@
 // Sorts, filters and copies the table of results. Without it the page lacks just that.
 "use strict";
 (() => {
+  // On paper nothing can be opened.
+  addEventListener("beforeprint", () => {
+    for (const part of document.querySelectorAll("details")) part.open = true;
+  });
+
   const table = document.getElementById("results");
+  if (!table) return; // no run is finished
   const heads = Array.from(table.tHead.rows[0].cells);
   const body = table.tBodies[0];
   const filter = document.getElementById("filter");
@@ -82,11 +88,6 @@
     const done = await copied(csv(rows));
     event.target.focus();
     say(done ? `Copied ${rows.length} rows as CSV.` : "The browser does not allow copying; results.csv has every run.");
-  });
-
-  // On paper nothing can be opened.
-  addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("details")) part.open = true;
   });
 
   document.getElementById("controls").hidden = false;
