@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pxframe.base.errors import PxframeError
-from pxframe_tools.common import add_common, check_file, script, start
+from pxframe_tools.common import script
+from pxframe_tools.ticketed import add_ticket_arguments, built, check_ticket_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,44 +23,25 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ticket", metavar="TICKET", help="file of a ticket, e.g. px-90.00.safetensors")
     parser.add_argument("--out", metavar="FOLDER", help="default: the ticket's name with -slim, beside it")
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint of the backbone, trained since it was pruned")
-    add_common(parser)
+    add_ticket_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    check_file(args.ticket, "ticket")
-    if args.weights is not None:
-        check_file(args.weights, "checkpoint")
+    check_ticket_arguments(args)
     import torch
 
-    from pxframe.plugin.checkpoint import load_checkpoint
-    from pxframe.plugin.registry import build_backbone
     from pxframe.slimming.build import slim
     from pxframe.slimming.files import save_slim
-    from pxframe.ticket.ticket import Ticket
 
-    start(args)
-    ticket = Ticket.load(args.ticket)
-    made_by, size = ticket.meta.get("made_by") or {}, ticket.meta.get("input")
-    config = made_by.get("backbone")
-    if not isinstance(config, dict) or made_by.get("whole"):
-        what = "the whole model of a task" if made_by.get("whole") else "a model that its file does not name"
-        raise PxframeError(f"{args.ticket}: it was made from {what}; load it in Python, and call pxframe.slim")
-    if not size or not all(isinstance(number, int) for number in size):
-        raise PxframeError(f"{args.ticket}: its file does not say the size of one input; call pxframe.slim in Python")
-    model = build_backbone(dict(config)).eval()
-    ticket.rewind(model)
-    if args.weights is not None:
-        load_checkpoint(model, args.weights)
-    example = torch.randn(2, *size, generator=torch.Generator().manual_seed(0))
-    found = slim(model, ticket, example)
-    _print(model, found, example)
+    given = built(args)
+    example = torch.randn(2, *given.size, generator=torch.Generator().manual_seed(0))
+    found = slim(given.model, given.ticket, example)
+    _print(given.model, found, example)
     path = Path(args.ticket)
     folder = Path(args.out) if args.out else path.with_name(f"{path.name.removesuffix('.safetensors')}-slim")
-    made_from = {"backbone": config, "ticket": path.name, "input": size}
-    print("wrote " + ", ".join(str(file) for file in save_slim(folder, found, model, example, made_from)))
+    made_from = {"backbone": given.config, "ticket": path.name, "input": given.size}
+    print("wrote " + ", ".join(str(file) for file in save_slim(folder, found, given.model, example, made_from)))
     return 0
 
 

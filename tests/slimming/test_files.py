@@ -1,5 +1,6 @@
 """What is written can be loaded with torch and safetensors alone."""
 
+import json
 import re
 from pathlib import Path
 
@@ -116,6 +117,22 @@ def test_the_command(ticket, capsys, tmp_path):
     model = pxframe.load_slim(tmp_path / "mine-slim", pxframe.build_backbone(dict(type="cifar_resnet", depth=8)))
     numbers = sum(p.numel() for p in model.parameters())
     assert f"parameters: {numbers:,} of " in printed
+
+
+def test_the_networks_are_measured_side_by_side(ticket, capsys, tmp_path):
+    assert cli.main(["bench", str(ticket), "--slim", "--batch", "2", "--rounds", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["network", "dense", "masked", "slim"]
+    found = json.loads((tmp_path / "mine-bench.json").read_text())
+    dense, masked, small = (found["networks"][name] for name in ("dense", "masked", "slim"))
+    assert dense["parameters"] == masked["parameters"] > small["parameters"]
+    assert dense["macs"] == masked["macs"] > small["macs"]
+    assert dense["nonzero"] > masked["nonzero"] > small["nonzero"]
+    assert masked["compressed"] < dense["compressed"]
+    assert small["memory"] < dense["memory"]
+    low, median, high = small["images_per_second"]
+    assert 0 < low <= median <= high
+    assert found["setting"]["batch"] == 2
 
 
 def test_a_ticket_that_names_no_backbone(ticket, capsys):
