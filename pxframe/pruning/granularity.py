@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError, near
-from pxframe.base.options import check_options
+from pxframe.base.options import check_options, one_of
+
+#: What the score of channels that go together may be, of those of the layers that make them.
+GROUP_SCORES = ("sum", "mean", "max")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,22 @@ class Granularity:
         """The mask of weights, of the shape of ``mask``, that keeps exactly ``entries``."""
         return entries
 
+    def of_layers(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The entries of all layers, by layer, or by group where an entry is a part of several layers."""
+        return {name: self.entries(mask) for name, mask in masks.items()}
+
+    def to_layers(self, chosen: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The masks of all layers that keep exactly the ``chosen`` entries."""
+        return {name: self.expand(chosen[name], mask) for name, mask in masks.items()}
+
+    def join(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The scores of entries, from those that a scorer gave each layer."""
+        return dict(scores)
+
+    def entry_costs(self, costs: Mapping[str, int], masks: Mapping[str, Tensor]) -> dict[str, float]:
+        """What one entry costs, by layer or group, from the costs of whole layers; at least one for a layer."""
+        return {name: max(costs.get(name, 1), 1) / len(self.entries(mask)) for name, mask in masks.items()}
+
     def protect(self, scores: Mapping[str, Tensor], candidates: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Scores in which the entries that must be kept stand above all others."""
         return dict(scores)
@@ -91,9 +110,17 @@ class Channel(Granularity):
 
     Args:
         compute_aware: divide each score by the multiply-accumulates that its channel costs.
+        groups: ``"sum"``, ``"mean"`` or ``"max"``: channels of several layers that can only be removed together, as the
+            layers of a residual stream, are one entry, and this is its score, of those of the layers. Sparsity is the
+            share of such entries. None: each layer's channels for themselves.
     """
 
     compute_aware: bool = False
+    groups: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups is not None:
+            one_of("granularity 'channel'", "groups", self.groups, GROUP_SCORES)
 
     scores_channels = True
     outputs_first = True
@@ -104,6 +131,10 @@ class Channel(Granularity):
 
     def entries(self, mask: Tensor) -> Tensor:
         return mask.flatten(1).any(1)
+
+    def describe(self) -> dict[str, Any]:
+        found = {"type": self.name, "compute_aware": self.compute_aware}
+        return found if self.groups is None else {**found, "groups": self.groups}
 
     def expand(self, entries: Tensor, mask: Tensor) -> Tensor:
         return entries.view(-1, *[1] * (mask.ndim - 1)).expand(mask.shape).contiguous()

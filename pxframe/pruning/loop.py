@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
 from pxframe.pruning.checks import check_outputs_first, check_scores
-from pxframe.pruning.granularity import Granularity
+from pxframe.pruning.granularity import Channel, Granularity
+from pxframe.pruning.joined import join_channels
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.precision import full_precision
 from pxframe.pruning.provenance import costs_of, provenance
@@ -172,7 +174,7 @@ def _pruned(
     known: Known | None,
     shared: bool,
 ) -> Ticket:
-    device, granularity = device_of(model), plan.granularity
+    device = device_of(model)
     data = Batches(batches, device, shared)
     with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
         example = example_of(method, data, loss)
@@ -180,6 +182,9 @@ def _pruned(
             raise PxframeError(f"refit {plan.refit.name!r} reads inputs: pass batches")
         excluded = whole(plan.exclude)
         masks = full_masks(model, prunable(model, example, excluded))
+        if isinstance(plan.granularity, Channel) and plan.granularity.groups is not None:
+            plan = replace(plan, granularity=join_channels(plan.granularity, model, example, masks))
+        granularity = plan.granularity
         fitting = granularity.fitting(masks)
         given = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
         given.pattern = granularity.pattern

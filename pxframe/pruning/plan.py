@@ -148,12 +148,12 @@ class Plan:
 
     def held(self, rows: Mapping[str, Tensor]) -> Held:
         """The entries that are held where ``rows``, bool tensors of the weights' shapes, are true."""
-        entries = {name: self.granularity.entries(mask) for name, mask in rows.items()}
+        entries = self.granularity.of_layers(rows)
         return Held(entries, {name: int(e.count_nonzero()) for name, e in entries.items()})
 
     def entries(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The entries of every layer as bool tensors: true where anything of an entry is left."""
-        return {name: self.granularity.entries(mask) for name, mask in masks.items()}
+        """The entries of every layer or group as bool tensors: true where anything of an entry is left."""
+        return self.granularity.of_layers(masks)
 
     def candidates(self, masks: Mapping[str, Tensor], revives: bool, held: Held) -> dict[str, Tensor]:
         """The entries that may be kept in the next round, without those held; with ``revives`` all of them."""
@@ -204,7 +204,7 @@ class Plan:
             chosen = (row_masks if self.scope == "row" else layer_masks)(ranked, candidates, keep)
         for name, entries in held.entries.items():
             chosen[name] = chosen[name] | entries
-        return {name: self.granularity.expand(chosen[name], mask) for name, mask in masks.items()}
+        return self.granularity.to_layers(chosen, masks)
 
     def quotas(
         self, masks: Mapping[str, Tensor], candidates: Mapping[str, Tensor], keep: int, held: Held
@@ -217,7 +217,7 @@ class Plan:
             name: (entries.numel() - held.counts.get(name, 0), count)
             for (name, entries), count in zip(candidates.items(), left, strict=True)
         }
-        return layer_counts(self.distribution, {name: mask.shape for name, mask in masks.items()}, available, keep)
+        return layer_counts(self.distribution, {name: masks[name].shape for name in candidates}, available, keep)
 
     def describe(self) -> dict[str, Any]:
         """For the ticket's provenance."""

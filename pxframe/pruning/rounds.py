@@ -109,12 +109,13 @@ class Rounds:
             net.check_untouched(where, exact=number == plan.rounds)
             with blaming(where):
                 net.settle()
-            scores = check_scores(found, plan.entries(net.masks), where)
+            scores = check_scores(found, {n: plan.granularity.entries(m) for n, m in net.masks.items()}, where)
             if self.known is not None and shared is not None and not net.density_was_read:
                 self.known[shared] = scores
+        scores = plan.granularity.join(scores)
         if plan.granularity.compute_aware:
-            costs = self.costs or {}
-            return {name: s * len(s) / max(costs.get(name, 1), 1) for name, s in scores.items()}
+            costs = plan.granularity.entry_costs(self.costs or {}, net.masks)
+            return {name: score / costs[name] for name, score in scores.items()}
         return scores
 
     def _check(self, net: Net, number: int, where: str) -> None:
