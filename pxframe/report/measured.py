@@ -140,8 +140,9 @@ def by_level(rows: Sequence[Row]) -> dict[str, list[Row]]:
     found, result = joined(averaged), {}
     for task in dict.fromkeys(task for task, _ in groups):
         mine = {variant: found[task, variant] for name, variant in groups if name == task}
-        for level in sorted(set(mine.values()) - {0.0}):
-            title = f"{f'{task}: ' if task else ''}{percent(level)} % sparsity"
+        levels = sorted(set(mine.values()) - {0.0})
+        for level in levels:
+            title = f"{f'{task}: ' if task else ''}{percent(level, levels)} % sparsity"
             here = [row for variant, own in mine.items() if own in (0.0, level) for row in groups[task, variant]]
             result[title] = here
     return result
