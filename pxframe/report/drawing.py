@@ -126,7 +126,7 @@ def _legend(figure: Figure, handles: Mapping[str, Any], wide: int) -> None:
     """Below the panels. The names are set afterwards: matplotlib reads signs in them, and drops those with ``_``."""
     names = [_short(name) for name in handles]
     longest = max(map(len, names), default=1)
-    columns = max(1, min(len(names), int(wide * 58 / (longest + 7))))
+    columns = max(1, min(len(names), int(wide * 50 / (longest + 8))))
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(names) / columns))
     legend = figure.legend(
         list(handles.values()), ["x" * len(name) for name in names], loc="outside lower center", ncols=columns
