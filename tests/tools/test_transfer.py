@@ -49,7 +49,7 @@ backbone = dict(type="cifar_resnet", depth=8, width=4, num_classes=3)
 pretrain = dict(**_digits("three", [0, 1, 2]), head=None, epochs=1)
 prune = dict(scorer=dict(type="px", rounds=5), sparsity=0.8, samples=30)
 tasks = dict(
-    digits=dict(**_digits("ten", list(range(10))), epochs=1),
+    digits=dict(**_digits("ten", list(range(10))), epochs=3),
     scenes=dict(
         type="segmentation",
         prepare=dict(type="pxframe_tasks.demo.digits.write_scenes", root=_data + "/scenes", train=12, test=4, size=32),
