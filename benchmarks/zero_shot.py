@@ -58,7 +58,7 @@ def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sparsity", type=float, default=0.9)
-    parser.add_argument("scorers", nargs="*", choices=[*SCORERS, []], default=list(SCORERS))
+    parser.add_argument("scorers", nargs="*", choices=SCORERS)
     args = parser.parse_args()
     checkpoint = str(locate("$PXFRAME_DATA/resnet20-12fca82f.th"))
     model = pxframe.build_backbone(dict(type="cifar_resnet", depth=20, checkpoint=checkpoint)).eval()
@@ -66,7 +66,7 @@ def main() -> None:
     batches = list(zip(inputs.split(250), labels.split(250), strict=True))
     test = images("test", 3000)
     print(f"dense {accuracy(model, test):.1f}", flush=True)
-    for name in args.scorers:
+    for name in args.scorers or SCORERS:
         found = {}
         for refit in ("keep", "bn", "obs"):
             settings = dict(scorer=SCORERS[name], sparsity=args.sparsity, exclude="linear.*", refit=refit)

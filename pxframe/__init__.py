@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pxframe.pruning.refitting import refit
     from pxframe.scoring.net import Net
     from pxframe.scoring.scorer import Scorer
+    from pxframe.slimming.build import Slim, slim
+    from pxframe.slimming.files import load_slim
     from pxframe.ticket.ticket import Ticket
     from pxframe.training.make import make_runner
 
@@ -36,6 +38,7 @@ _PLACES = {
     "Picture": "pxframe.plugin.task",
     "PxframeError": "pxframe.base.errors",
     "Scorer": "pxframe.scoring.scorer",
+    "Slim": "pxframe.slimming.build",
     "Task": "pxframe.plugin.task",
     "Ticket": "pxframe.ticket.ticket",
     "TorchMetric": "pxframe.images.metrics",
@@ -44,11 +47,13 @@ _PLACES = {
     "build_backbone": "pxframe.plugin.registry",
     "hookimpl": "pxframe.plugin.hookspecs",
     "load_checkpoint": "pxframe.plugin.checkpoint",
+    "load_slim": "pxframe.slimming.files",
     "make_runner": "pxframe.training.make",
     "prune": "pxframe.pruning.loop",
     "refit": "pxframe.pruning.refitting",
     "score": "pxframe.pruning.loop",
     "scorers": "pxframe.plugin.registry",
+    "slim": "pxframe.slimming.build",
     "tasks": "pxframe.plugin.registry",
 }
 
@@ -60,6 +65,7 @@ __all__ = [
     "Picture",
     "PxframeError",
     "Scorer",
+    "Slim",
     "Task",
     "Ticket",
     "TorchMetric",
@@ -68,11 +74,13 @@ __all__ = [
     "build_backbone",
     "hookimpl",
     "load_checkpoint",
+    "load_slim",
     "make_runner",
     "prune",
     "refit",
     "score",
     "scorers",
+    "slim",
     "tasks",
 ]
 

@@ -113,7 +113,7 @@ def test_the_head_is_a_head():
 
 
 def test_flags_and_files_named_are_there(capsys):
-    for command in ("prune", "transfer", "report", "list", "show", "spectrum", "width", "timing"):
+    for command in ("prune", "transfer", "report", "list", "show", "slim", "bench", "spectrum", "width", "timing"):
         assert f"pxframe {command}" in TEXT
         with pytest.raises(SystemExit) as stop:
             cli.main([command, "--help"])

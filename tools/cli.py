@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pxframe.base.errors import PxframeError
-from pxframe_tools import prune, report, show, spectrum, timing, transfer, width
+from pxframe_tools import bench, prune, report, show, slim, spectrum, timing, transfer, width
 from pxframe_tools.common import add_common, one_line_errors, parsed, start
 
 #: Each is a module with ``add_arguments(parser)`` and ``run(args)``, and what it is for.
@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "prune": (prune, "make the tickets of a job"),
     "transfer": (transfer, "make the tickets of a job and train every task with each"),
     "report": (report, "write the report of a job: a page, tables and figures"),
+    "slim": (slim, "take the channels that a ticket removed out of its backbone"),
+    "bench": (bench, "measure a ticket's network: dense, masked and slim"),
     "spectrum": (spectrum, "compare the tangent kernels of a job's networks"),
     "width": (width, "count the units that the tickets of a job leave"),
     "timing": (timing, "time the methods of a job against their rounds"),

@@ -43,6 +43,7 @@ MISTAKES = {
     "full work dir": (["transfer", CONFIG, "--work-dir", "tests"], "tests is not empty: add --resume"),
     "no ticket": (["transfer", CONFIG, "--ticket", "nowhere"], "cannot read ticket nowhere: No such file"),
     "nothing to show": (["show", "nowhere"], "cannot read ticket nowhere: No such file"),
+    "nothing to slim": (["slim", "nowhere"], "cannot read ticket nowhere: No such file"),
     "nothing to report": (["report", "nowhere"], "there is no folder 'nowhere'; name a job's work folder"),
     "no command": ([], "transfer  make the tickets of a job and train every task with each"),
     "unknown command": (["transfr"], "invalid choice: 'transfr'"),
@@ -59,7 +60,7 @@ def test_a_mistake_is_told_before_torch_is_imported(name):
     assert done.stderr.endswith("torch was not imported\n")
 
 
-@pytest.mark.parametrize("script", ["transfer.py", "prune.py", "show.py", "report.py"])
+@pytest.mark.parametrize("script", ["transfer.py", "prune.py", "show.py", "report.py", "slim.py", "bench.py"])
 def test_a_script_is_as_quick(script):
     code = f"import sys; sys.argv = ['{script}', 'nowhere']; "
     code += f"import runpy; runpy.run_path('tools/{script}', run_name='__main__')"
@@ -81,7 +82,7 @@ def test_every_command_is_in_the_list(capsys):
     shown = capsys.readouterr()
     assert shown.out == ""
     assert [line.split()[0] for line in shown.err.splitlines() if line.startswith("    ")] == [
-        *("list", "show", "prune", "transfer", "report", "spectrum", "width", "timing")
+        *("list", "show", "prune", "transfer", "report", "slim", "bench", "spectrum", "width", "timing")
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pxframe.slim.groups import load_torch_pruning
+from pxframe.slimming.groups import load_torch_pruning
 
 #: Parameters with a number for each head in their last dimension.
 _BY_HEAD = "relative_position_bias_table"
@@ -70,12 +70,11 @@ class Attention:
 
 
 def attentions(model: nn.Module) -> Iterator[Attention]:
+    """The modules of this kind in a model."""
+    qkv: Any
+    proj: Any
     for name, module in model.named_modules():
-        parts = getattr(module, "qkv", None), getattr(module, "proj", None)
-        if not all(isinstance(part, nn.Linear) for part in parts) or not isinstance(
-            getattr(module, "num_heads", None), int
-        ):
-            continue
-        qkv, proj = parts
-        if qkv.out_features == 3 * proj.in_features and proj.in_features % module.num_heads == 0:
+        qkv, proj, heads = (getattr(module, key, None) for key in ("qkv", "proj", "num_heads"))
+        known = isinstance(qkv, nn.Linear) and isinstance(proj, nn.Linear) and isinstance(heads, int)
+        if known and qkv.out_features == 3 * proj.in_features and proj.in_features % heads == 0:
             yield Attention(name, module)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import arguments, leaves
@@ -19,8 +20,6 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.Con
 #: Layers that mix the channels of a sample: what they give for one depends on how many there are.
 _MIXING = (nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.CrossMapLRN2d)
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass
 class Group:
@@ -29,16 +28,21 @@ class Group:
     Attributes:
         root: name of the layer that the channels are counted in.
         size: how many channels there are.
-        makers: names of the layers that make them.
+        makers: by name of a layer that makes them, for each channel the indices of its outputs.
         readers: by name of a layer that reads them, for each channel the indices of its inputs.
         whole: why no channel may be removed; the empty string if they may.
     """
 
     root: str
     size: int
-    makers: list[str] = field(default_factory=list)
+    makers: dict[str, list[list[int]]] = field(default_factory=dict)
     readers: dict[str, list[list[int]]] = field(default_factory=dict)
     whole: str = ""
+
+    def emptied(self, model: nn.Module) -> list[int]:
+        """The channels that no layer multiplies anything for: all of their weights are zero."""
+        rows = {name: weight_of(model.get_submodule(name)).flatten(1).any(1) for name in self.makers}
+        return [c for c in range(self.size) if not any(rows[name][at[c]].any() for name, at in self.makers.items())]
 
 
 class Graph:
@@ -55,6 +59,8 @@ class Graph:
     def __init__(self, model: nn.Module, example: Any) -> None:
         pruning = load_torch_pruning()
         args, kwargs = arguments(example)
+        #: Layers whose outputs Torch-Pruning cannot follow to those who read them.
+        self.lost: list[str] = []
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
         self._graph = pruning.DependencyGraph()
@@ -68,7 +74,7 @@ class Graph:
                     output_transform=lambda output: [t for t in leaves(output) if t.grad_fn is not None],
                     verbose=False,
                 )
-                self._found = list(self._graph.get_all_groups())
+                self._found = list(self._all())
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever it meets in a model that it does not know
@@ -93,31 +99,115 @@ class Graph:
             pruner = self._graph.get_pruner_of_module(layer)
             self._graph.get_pruning_group(layer, pruner.prune_out_channels, sorted(channels)).prune()
 
+    def _all(self) -> Iterator[Any]:
+        """Torch-Pruning's group of every layer's outputs, each group once; what it cannot follow is left out."""
+        seen: set[nn.Module] = set()
+        limits = (
+            2 * len(self._graph.module2node),
+            max(n for layer in layers_of(self._model) for n in (inputs_of(layer), outputs_of(layer))),
+        )
+        for layer in list(self._graph.module2node):
+            if not isinstance(layer, LAYERS) or layer in seen or layer not in self._names:
+                continue
+            pruner = self._graph.get_pruner_of_module(layer)
+            with _limited(*limits, self._graph.is_out_channel_pruning_fn) as visited:
+                try:
+                    found = self._graph.get_pruning_group(
+                        layer, pruner.prune_out_channels, list(range(pruner.get_out_channels(layer)))
+                    )
+                except _Lost:
+                    seen |= visited
+                    self.lost.append(self._names[layer])
+                    continue
+            seen |= {dep.target.module for dep, _ in found if self._graph.is_out_channel_pruning_fn(dep.handler)}
+            yield found
+
     def _read(self, found: Any) -> Group | None:
         root = self._names.get(found[0].dep.target.module)
         if root is None:
             return None
         group = Group(root, len(found[0].idxs))
         for item in found:
-            module, handler = item.dep.target.module, item.dep.handler
+            module: Any = item.dep.target.module
             if isinstance(module, _MIXING):
                 group.whole = f"{self._names[module]} ({type(module).__name__}) mixes its channels"
             if not isinstance(module, LAYERS):
                 continue
-            name, grouped = self._names[module], getattr(module, "groups", 1)
-            if 1 < grouped < module.in_channels:
+            name = self._names[module]
+            grouped: int = getattr(module, "groups", 1)
+            channels = inputs_of(module)
+            if 1 < grouped < channels:
                 group.whole = f"{name} is a convolution of {grouped} groups"
             indices: list[list[int]] = [[] for _ in range(group.size)]
             for index, channel in zip(item.idxs, item.root_idxs, strict=True):
                 indices[channel].append(int(index))
-            depthwise = grouped > 1 and grouped == module.in_channels
-            if depthwise or self._graph.is_out_channel_pruning_fn(handler):
-                group.makers.append(name)
+            depthwise = grouped > 1 and grouped == channels
+            if depthwise or self._graph.is_out_channel_pruning_fn(item.dep.handler):
+                group.makers[name] = indices
             elif name in group.readers:
                 group.whole = f"{name} reads them in two ways"
             else:
                 group.readers[name] = indices
         return group
+
+
+class _Lost(Exception):
+    """Torch-Pruning asks about the same layers again and again, or about channels that no layer has."""
+
+
+@contextmanager
+def _limited(most: int, widest: int, is_made: Callable[[Any], bool]) -> Iterator[set[nn.Module]]:
+    """Inside the block Torch-Pruning makes a group in so many steps, or :class:`_Lost` is raised.
+
+    Where channels are reshaped in ways that it does not follow, as in torchvision's Swin, it would not end. Other
+    networks need a third of a question for each of their nodes.
+
+    Args:
+        most: how many questions.
+        widest: how many indices at once; no layer has more.
+        is_made: of a handler of Torch-Pruning, whether it concerns what a layer makes.
+
+    Yields:
+        the layers that make the channels it has come to.
+    """
+    from torch_pruning.dependency import graph
+
+    asked = 0
+    seen: set[nn.Module] = set()
+
+    class Limited(graph.Group):
+        def has_pruning_op(self, dep: Any, idxs: Any) -> bool:
+            nonlocal asked
+            asked += 1
+            if is_made(dep.handler):
+                seen.add(dep.target.module)
+            if asked > most or len(idxs) > widest:
+                raise _Lost
+            return bool(super().has_pruning_op(dep, idxs))
+
+    with patch.object(graph, "Group", Limited):
+        yield seen
+
+
+def layers_of(model: nn.Module) -> list[Any]:
+    """The linear and convolution layers."""
+    return [module for module in model.modules() if isinstance(module, LAYERS)]
+
+
+def weight_of(layer: Any) -> Tensor:
+    """The weight of a layer, its outputs in the first dimension."""
+    weight = layer.weight.detach()
+    return weight.transpose(0, 1) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else weight
+
+
+def inputs_of(layer: Any) -> int:
+    """How many channels a layer reads."""
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def outputs_of(layer: Any) -> int:
+    """How many channels a layer makes."""
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 def load_torch_pruning() -> Any:

@@ -1,8 +1,8 @@
 """Which channels carry nothing: whatever the input is, a layer reads the same value there.
 
-A channel may look so on some images because a rectifier happens to be closed. Therefore a second network is run, in which
-no gate is closed: every parameter and every input is positive, and zeros stay zeros. What is constant there is cut off
-from the inputs by zeros alone.
+A channel may look so on some images because a rectifier happens to be closed. Therefore a second network is run, in
+which no gate is closed: every parameter and every input is positive, and zeros stay zeros. What is constant there is
+cut off from the inputs by zeros alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.inputs import arguments, mapped
-from pxframe.slim.groups import LAYERS
-
+from pxframe.slimming.groups import LAYERS, inputs_of
 
 #: Biases and inputs of the opened network: so small that no activation ends its linear part, at any depth.
 _SMALL = 1e-6
@@ -41,7 +40,7 @@ def opened(model: nn.Module) -> nn.Module:
         for module in copied.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                 module.running_mean.copy_(-_SMALL * _drawn(module.running_mean, generator))
-                module.running_var.fill_(1.0)  # type: ignore[operator, union-attr]
+                module.running_var.fill_(1.0)  # type: ignore[union-attr]
     return copied
 
 
@@ -84,9 +83,7 @@ def constants(model: nn.Module, names: Sequence[str], batches: Sequence[Any]) ->
     return {name: torch.where(of_open[name].isnan(), torch.nan, value) for name, value in actual.items()}
 
 
-def _values_read(
-    model: nn.Module, names: Sequence[str], batches: Sequence[Any], tolerance: float
-) -> dict[str, Tensor]:
+def _values_read(model: nn.Module, names: Sequence[str], batches: Sequence[Any], tolerance: float) -> dict[str, Tensor]:
     """What is read at each input channel, if it is one value for all batches and positions; else NaN."""
     ends: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -107,7 +104,7 @@ def _values_read(
             model(*args, **kwargs)
     found = {}
     for name in names:
-        low, high = ends.get(name, (torch.zeros(1), torch.full((_inputs(model, name),), torch.nan)))
+        low, high = ends.get(name, (torch.zeros(1), torch.full((inputs_of(model.get_submodule(name)),), torch.nan)))
         same = high - low <= tolerance * torch.maximum(low.abs(), high.abs())
         found[name] = torch.where(same, high, torch.nan)
     return found
@@ -118,9 +115,3 @@ def _ends(values: Tensor, module: nn.Module) -> tuple[Tensor, Tensor]:
     channel = values.ndim - 1 if isinstance(module, nn.Linear) else 1
     rows = values.movedim(channel, 0).flatten(1).double()
     return rows.amin(1), rows.amax(1)
-
-
-def _inputs(model: nn.Module, name: str) -> int:
-    layer: Any = model.get_submodule(name)
-    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-

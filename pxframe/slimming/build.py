@@ -14,10 +14,10 @@ from torch import nn
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.inputs import arguments, leaves
 from pxframe.base.undisturbed import undisturbed
-from pxframe.slim.constant import constants, noise
-from pxframe.slim.fold import fold, removable
-from pxframe.slim.groups import LAYERS, Graph, Group, load_torch_pruning
-from pxframe.slim.heads import attentions
+from pxframe.slimming.constant import constants, noise
+from pxframe.slimming.fold import fold, removable
+from pxframe.slimming.groups import LAYERS, Graph, Group, load_torch_pruning, outputs_of, weight_of
+from pxframe.slimming.heads import attentions
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class Slim:
 def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     """Take out the channels and attention heads that a ticket leaves nothing of. ``model`` itself is not changed.
 
-    A channel goes if no layer that reads it multiplies it with anything but zero, or if zeros cut it off from the input,
-    so that it always has the same value. What that value adds goes into the biases behind it. In front of convolutions
+    A channel goes if every layer that reads it multiplies it with zero, or if zeros cut it off from the input, so that
+    it always has the same value. What that value adds goes into the biases behind it. In front of convolutions
     that pad with zeros a bias would be wrong near the border; there, channels with a value other than zero are merged
     into one that stays.
 
@@ -111,16 +111,31 @@ class _Work:
 
     def channels(self) -> bool:
         """Take out what can be taken out now, of all groups; false if there is nothing. More may be found after it."""
-        groups = [group for group in Graph(self.small, self._batches[0]).groups() if group.root not in self.whole]
+        graph = Graph(self.small, self._batches[0])
+        groups = [group for group in graph.groups() if group.root not in self.whole]
+        of_heads = {f"{found.name}.qkv" for found in attentions(self.small)}
+        for group in groups:
+            group.whole = "an attention head goes as a whole" if group.root in of_heads else group.whole
         read = constants(self.small, sorted({name for group in groups for name in group.readers}), self._batches)
-        idle = [(group, channels) for group in groups if (channels := removable(group, self.small, read))]
-        self.whole |= {group.root: group.whole for group, _ in idle if group.whole}
-        todo = [(group, channels) for group, channels in idle if not group.whole]
+        idle = {group.root: removable(group, self.small, read) for group in groups if not group.whole}
+        todo = [(group, idle[group.root]) for group in groups if idle.get(group.root)]
+        if not todo:
+            self._name_left(graph, groups)
         if not todo or self._same(lambda trial: self._take(trial, read, todo)):
             return bool(todo)
         for one in todo:  # some group is not what it seems
             self._try(one[0].root, lambda trial, one=one: self._take(trial, read, [one]))  # type: ignore[misc]
         return True
+
+    def _name_left(self, graph: Graph, groups: Sequence[Group]) -> None:
+        """Say of what layers some outputs stay though they have no weights left, and why. One may carry for others."""
+        for name in graph.lost:
+            if not weight_of(self.small.get_submodule(name)).flatten(1).any(1).all():
+                self.whole[name] = "its channels are reshaped in a way that Torch-Pruning does not follow"
+        for group in groups:
+            if len(group.emptied(self.small)) > (0 if group.whole else 1):
+                readers = some(list(group.readers), 1)
+                self.whole[group.root] = group.whole or f"what {readers} reads there changes with the input"
 
     def difference(self, model: nn.Module, batches: list[Any]) -> float:
         """The largest difference of outputs, relative to the largest output; infinity if their shapes differ."""
@@ -130,7 +145,8 @@ class _Work:
             if [x.shape for x in one] != [x.shape for x in other]:
                 return float("inf")
             largest = max([1.0, *(float(x.abs().max()) for x in one if x.numel())])
-            worst = max([worst, *(float((x - y).abs().max()) / largest for x, y in zip(one, other) if x.numel())])
+            pairs = [(x, y) for x, y in zip(one, other, strict=True) if x.numel()]
+            worst = max([worst, *(float((x - y).abs().max()) / largest for x, y in pairs)])
         return worst
 
     def _take(
@@ -171,11 +187,7 @@ def _fewer(before: nn.Module, after: nn.Module) -> dict[str, tuple[int, int]]:
     found = {}
     for name, module in before.named_modules():
         if isinstance(module, LAYERS):
-            sizes = [_outputs_of(network.get_submodule(name)) for network in (before, after)]
+            sizes = [outputs_of(network.get_submodule(name)) for network in (before, after)]
             if sizes[0] != sizes[1]:
                 found[name] = sizes[0], sizes[1]
     return found
-
-
-def _outputs_of(layer: Any) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels

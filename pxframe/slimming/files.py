@@ -1,0 +1,145 @@
+"""A slimmed network in a folder, for others to load without this library.
+
+``weights.safetensors`` is its state dict. ``slim.json`` says what the state dict does not: the attributes of modules
+that differ from those of the dense network (``attributes``: by module, as in ``{"conv1": {"out_channels": 12}}``), and
+what the network was made from (``made_from``). ``program.pt2`` is the whole network as torch.export writes it, if it
+can.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from pxframe.base.errors import PxframeError
+from pxframe.base.files import read_json, replacing, write_json
+from pxframe.base.inputs import arguments
+from pxframe.slimming.build import Slim
+
+WEIGHTS, DESCRIPTION, PROGRAM = "weights.safetensors", "slim.json", "program.pt2"
+#: Raised when the description means something else than before.
+_FORMAT = 1
+
+_log = logging.getLogger(__name__)
+
+
+def save_slim(
+    folder: str | Path, slim: Slim, model: nn.Module, example: Any, made_from: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write a slimmed network, and return the files.
+
+    Args:
+        folder: made if it is not there; files of the same names are replaced.
+        model: the dense network that it was made from.
+        example: inputs, for ``program.pt2``. With two samples or more in it, the program takes batches of any size, if
+            the network allows that.
+        made_from: whatever helps to build the dense network again; JSON-able.
+    """
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in slim.model.state_dict().items()}
+    with replacing(root / WEIGHTS) as scratch:
+        scratch.write_bytes(save(tensors))
+    description = {
+        "format": _FORMAT,
+        "attributes": attributes(model, slim.model),
+        "channels": slim.channels,
+        "whole": slim.whole,
+        "made_from": dict(made_from or {}),
+    }
+    write_json(root / DESCRIPTION, description)
+    files = [root / WEIGHTS, root / DESCRIPTION]
+    if _save_program(root / PROGRAM, slim.model, example):
+        files.append(root / PROGRAM)
+    return files
+
+
+def load_slim(folder: str | Path, model: nn.Module) -> nn.Module:
+    """Turn the dense ``model`` into the slimmed one that :func:`save_slim` wrote, in place, and return it.
+
+    Raises:
+        PxframeError: a file is missing or damaged, or was made from another model; ``model`` is then unchanged.
+    """
+    root = Path(folder)
+    description = read_json(root / DESCRIPTION)
+    if description.get("format") != _FORMAT or not isinstance(description.get("attributes"), dict):
+        raise PxframeError(f"{root / DESCRIPTION} does not describe a slimmed network of format {_FORMAT}")
+    try:
+        tensors = load_file(root / WEIGHTS)
+    except Exception as error:  # a file that is missing, cut short or something else
+        raise PxframeError(f"{root / WEIGHTS} cannot be read: {error}") from None
+    modules = dict(model.named_modules())
+    wanted = {*description["attributes"], *(name.rpartition(".")[0] for name in tensors)}
+    if strange := sorted(wanted - modules.keys()):
+        raise PxframeError(f"{root}: the model has no module {strange[0]!r}; build the one that was slimmed")
+    if missing := sorted(model.state_dict().keys() - tensors.keys()):
+        raise PxframeError(
+            f"{root}: it has no tensor {missing[0]!r}, which the model has; build the one that was slimmed"
+        )
+    for name, values in description["attributes"].items():
+        for key, value in values.items():
+            setattr(modules[name], key, tuple(value) if isinstance(value, list) else value)
+    for name, tensor in tensors.items():
+        owner, _, key = name.rpartition(".")
+        if key in modules[owner]._buffers:
+            modules[owner]._buffers[key] = tensor
+        else:
+            setattr(modules[owner], key, nn.Parameter(tensor, tensor.is_floating_point()))
+    return model
+
+
+def attributes(dense: nn.Module, small: nn.Module) -> dict[str, dict[str, Any]]:
+    """The numbers that modules hold, such as ``out_channels`` and ``num_heads``, where they are others."""
+    modules, found = dict(dense.named_modules()), {}
+    for name, module in small.named_modules():
+        before = vars(modules[name])
+        changed = {
+            key: value for key, value in vars(module).items() if _is_plain(value) and before.get(key, value) != value
+        }
+        changed.pop("training", None)
+        if changed:
+            found[name] = changed
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (int, float, str)) or (
+        isinstance(value, (tuple, list)) and all(isinstance(v, (int, float)) for v in value)
+    )
+
+
+def _save_program(path: Path, model: nn.Module, example: Any) -> bool:
+    """Write the network in eval mode as a program of torch.export; false, with a warning, if torch cannot."""
+    args, kwargs = arguments(example)
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with warnings.catch_warnings(), torch.no_grad(), replacing(path) as scratch:
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model.eval(), args, kwargs, dynamic_shapes=_batches(args, kwargs))
+            with scratch.open("wb") as file:
+                torch.export.save(program, file)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever it meets in a model that it cannot trace
+        reason = str(error).strip().partition("\n")[0]
+        _log.warning("no %s: torch.export cannot trace the model (%s: %s)", path.name, type(error).__name__, reason)
+        return False
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return True
+
+
+def _batches(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The first dimension of tensors may differ, where torch can find out itself if that holds (2.6 and later)."""
+    auto = getattr(torch.export.Dim, "AUTO", None)
+    if auto is None or not all(isinstance(x, torch.Tensor) for x in (*args, *kwargs.values())):
+        return None
+    return {name: {0: auto} for name in kwargs} if kwargs else tuple({0: auto} for _ in args)

@@ -1,0 +1,202 @@
+"""The small network gives what the masked one gives, and has the sizes that the zeros of the masks ask for."""
+
+import copy
+import sys
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import pxframe
+from pxframe.slimming.build import TOLERANCE
+
+
+class Plain(nn.Module):
+    """Three convolutions; the second reads with or without padding."""
+
+    def __init__(self, padding, activation=nn.ReLU):
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.act = activation()
+        self.b = nn.Conv2d(6, 5, 3, padding=padding, bias=False)
+        self.c = nn.Conv2d(5, 4, 1)
+
+    def forward(self, x):
+        return self.c(self.b(self.act(self.norm(self.a(x)))))
+
+
+def shaken(model):
+    """The same model with numbers that a trained one might have in its norms and biases."""
+    torch.manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.5)
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.5)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def masks_of(model, **rows):
+    """Masks of all weights, true but for the given rows."""
+    masks = {n: torch.ones_like(p, dtype=torch.bool) for n, p in model.named_parameters() if p.ndim > 1}
+    for name, gone in rows.items():
+        masks[name.replace("__", ".") + ".weight"][gone] = False
+    return pxframe.Ticket(masks)
+
+
+def equal(model, ticket, found, x):
+    """The largest difference of outputs from those of the model with its masks, relative to the largest output."""
+    masked = copy.deepcopy(model)
+    ticket.apply(masked)
+    with torch.no_grad():
+        expected, got = masked(x), found.model(x)
+    return float((expected - got).abs().max() / expected.abs().max().clamp(min=1))
+
+
+def test_channels_go_and_their_shifts_go_into_a_bias():
+    model = shaken(Plain(padding=0))
+    ticket, x = masks_of(model, a=[1, 4]), torch.randn(2, 3, 8, 8)
+    found = pxframe.slim(model, ticket, x)
+    assert found.channels == {"a": (6, 4)}
+    assert found.model.a.weight.shape == (4, 3, 3, 3)
+    assert found.model.b.weight.shape == (5, 4, 3, 3)
+    assert found.model.b.bias is not None
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+def test_in_front_of_a_padded_convolution_the_shifts_are_carried_by_one_channel():
+    """A bias would be wrong at the border. Of three channels that are always above zero one stays, for all of them."""
+    model = shaken(Plain(padding=1))
+    with torch.no_grad():
+        model.norm.bias[[0, 2, 5]] = 3.0
+        model.norm.bias[3] = -3.0  # closed: nothing comes through
+    ticket = masks_of(model, a=[0, 2, 3, 5])
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {"a": (6, 3)}
+    assert found.model.b.bias is None
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+def test_what_nobody_reads_goes():
+    model = shaken(Plain(padding=1))
+    masks = masks_of(model).masks
+    masks["b.weight"][:, [0, 3]] = False
+    ticket = pxframe.Ticket(masks)
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {"a": (6, 4)}
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+def test_one_removal_leads_to_the_next():
+    """Output 2 of b reads channel 1 of a alone. When that goes, output 2 is constant, and goes too."""
+    model = shaken(Plain(padding=0))
+    masks = masks_of(model, a=[1]).masks
+    masks["b.weight"][2] = False
+    masks["b.weight"][2, 1] = True
+    ticket = pxframe.Ticket(masks)
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {"a": (6, 5), "b": (5, 4)}
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+def test_a_channel_that_only_looks_closed_stays():
+    """No image of the usual size opens it, and a larger one does."""
+    model = shaken(Plain(padding=1))
+    with torch.no_grad():
+        model.norm.bias[2] = -50.0
+    found = pxframe.slim(model, masks_of(model), torch.randn(2, 3, 8, 8))
+    assert found.channels == {}
+    assert equal(model, masks_of(model), found, 1000 * torch.randn(2, 3, 8, 8)) < 1e-6
+
+
+def test_the_model_is_as_it_was_and_the_small_one_in_its_modes():
+    model = shaken(Plain(padding=0)).train()
+    model.norm.eval()
+    model.c.weight.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    found = pxframe.slim(model, masks_of(model, a=[1]), torch.randn(2, 3, 8, 8, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [m.training for m in found.model.children()] == [True, False, True, True, True]
+    assert not found.model.c.weight.requires_grad
+    assert found.model.a.weight.requires_grad
+
+
+def test_channels_that_are_picked_by_number_stay_and_are_named(caplog):
+    class Picked(Plain):
+        def forward(self, x):
+            x = self.act(self.norm(self.a(x)))
+            return self.c(self.b(x)) + x[:, 2:3, 1:-1, 1:-1]
+
+    model = shaken(Picked(padding=0))
+    ticket = masks_of(model, a=[0, 1])
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {}
+    assert list(found.whole) == ["a"]
+    assert "a (without them the outputs would be others" in caplog.text
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+def test_layer_norm_mixes_channels_so_they_stay():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    ticket = pxframe.Ticket({"0.weight": torch.arange(6).view(6, 1).expand(6, 4) > 1})
+    found = pxframe.slim(model, ticket, torch.randn(2, 4))
+    assert found.channels == {}
+    assert found.whole == {"0": "1 (LayerNorm) mixes its channels"}
+
+
+@pytest.mark.parametrize("idle", ["values", "unused"])
+def test_heads(idle):
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=5).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    masks = masks_of(model).masks
+    if idle == "values":  # rows 0-191 are queries, 192-383 keys, then values; a head has 64
+        masks["blocks.0.attn.qkv.weight"][384 + 64 : 384 + 128] = False
+    else:
+        masks["blocks.0.attn.proj.weight"][:, 64:128] = False
+    ticket = pxframe.Ticket(masks)
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 32, 32))
+    assert found.model.blocks[0].attn.num_heads == 2
+    assert found.channels["blocks.0.attn.qkv"] == (576, 384)
+    assert equal(model, ticket, found, torch.randn(3, 3, 32, 32)) < 1e-5
+
+
+def test_a_task_s_model_that_holds_the_backbone():
+    backbone = shaken(Plain(padding=0))
+    model = nn.Sequential(backbone, nn.Conv2d(4, 2, 1)).eval()
+    found = pxframe.slim(model, masks_of(backbone, a=[1]), torch.randn(2, 3, 8, 8))
+    assert found.channels == {"0.a": (6, 5)}
+
+
+def test_without_torch_pruning_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    model = Plain(padding=0)
+    with pytest.raises(pxframe.PxframeError, match=r"^slimming needs Torch-Pruning: pip install pxframe\[slim\]$"):
+        pxframe.slim(model, masks_of(model), torch.randn(2, 3, 8, 8))
+
+
+SMALL = ("test_resnet", "test_efficientnet", "test_convnext", "test_vit", "test_byobnet")
+LARGE = ("resnet50", "vgg16_bn", "mobilenetv3_small_100", "efficientnet_b0", "convnext_atto", "mobilenetv2_100")
+
+
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+def test_real_models(name):
+    torch.manual_seed(0)
+    model = shaken(timm.create_model(name, num_classes=7))
+    x = torch.randn(2, 3, 64, 64) if name != "test_vit" else torch.randn(2, 3, 160, 160)
+    head = model.get_classifier()
+    (out,) = (n for n, m in model.named_modules() if m is head)
+    ticket = pxframe.prune(model, [(x, None)], "random", 0.4, granularity="channel", exclude=f"{out}.*")
+    found = pxframe.slim(model, ticket, x)
+    assert len(found.channels) > 2
+    assert equal(model, ticket, found, torch.randn_like(x)) < TOLERANCE
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (model, found.model)]
+    assert sizes[1] < 0.9 * sizes[0]

@@ -1,0 +1,90 @@
+"""What a ticket's network costs: dense, masked and slim, side by side.
+
+    python tools/bench.py TICKET [--slim] [--batch 32] [--device cpu] [--out FILE]
+
+FILE, by default the ticket's name with -bench.json beside it, gets all numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from pxframe_tools.common import script
+from pxframe_tools.measuring import number
+from pxframe_tools.ticketed import add_ticket_arguments, built, check_ticket_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--slim", action="store_true", help="measure the slim network too (pxframe[slim])")
+    parser.add_argument("--batch", metavar="N", type=number, default=32, help="images at once; default: 32")
+    parser.add_argument("--rounds", metavar="N", type=number, default=30, help="measurements of each; default: 30")
+    parser.add_argument("--device", metavar="D", default="cpu", help="cpu, cuda or cuda:N; default: cpu")
+    parser.add_argument("--out", metavar="FILE", help="default: the ticket's name with -bench.json, beside it")
+    add_ticket_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    check_ticket_arguments(args)
+    from dataclasses import asdict
+
+    import torch
+
+    from pxframe.base.devices import checked_device
+    from pxframe.base.files import write_json
+    from pxframe.plugin.registry import build_backbone
+    from pxframe.speed.clock import take_times
+    from pxframe.speed.cost import count_cost
+
+    found = built(args)
+    device = checked_device(args.device)
+    networks = {"dense": build_backbone(dict(found.config)).eval(), "masked": found.model}
+    generator = torch.Generator().manual_seed(0)
+    one, many = (torch.randn(n, *found.size, generator=generator) for n in (1, args.batch))
+    if args.slim:
+        from pxframe.slimming.build import slim
+
+        example = torch.randn(2, *found.size, generator=generator)
+        networks["slim"] = slim(found.model, found.ticket, example).model
+    networks = {name: network.to(device) for name, network in networks.items()}
+    one, many = one.to(device), many.to(device)
+    rows: dict[str, dict[str, Any]] = {name: asdict(count_cost(network, one)) for name, network in networks.items()}
+    for key, images in (("latency", one), ("batch", many)):
+        for name, quartiles in take_times(networks, images, args.rounds).items():
+            rows[name][f"{key}_seconds"] = quartiles
+    for row in rows.values():
+        row["images_per_second"] = [len(many) / seconds for seconds in reversed(row["batch_seconds"])]
+    _print(rows, args.batch)
+    path = Path(args.ticket)
+    out = Path(args.out) if args.out else path.with_name(f"{path.name.removesuffix('.safetensors')}-bench.json")
+    setting = {"device": str(device), "threads": torch.get_num_threads(), "batch": args.batch, "input": found.size}
+    write_json(out, {"setting": setting, "networks": rows})
+    print(f"{setting['threads']} threads, device {device}; wrote {out}")
+    return 0
+
+
+def _print(rows: dict[str, dict[str, Any]], batch: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("network", box=None, pad_edge=False)
+    columns = ("parameters", "not zero", "MACs", "MB", "MB zipped", "MB in use", "ms, 1 image", f"images/s of {batch}")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, row in rows.items():
+        low, middle, high = (1e3 * seconds for seconds in row["latency_seconds"])
+        slow, median, fast = row["images_per_second"]
+        table.add_row(
+            name,
+            *(f"{row[key]:,}" for key in ("parameters", "nonzero", "macs")),
+            *(f"{row[key] / 1e6:.2f}" for key in ("disk", "compressed", "memory")),
+            f"{middle:.2f} ({low:.2f} to {high:.2f})",
+            f"{median:,.0f} ({slow:,.0f} to {fast:,.0f})",
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(script("Measure what a ticket's network costs.", add_arguments, run))

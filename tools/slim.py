@@ -1,0 +1,75 @@
+"""Take the channels that a ticket removed out of its backbone, and write the small network.
+
+    python tools/slim.py TICKET [--out FOLDER] [--weights FILE]
+
+The ticket's file says which backbone it was made from; it is built and pruned, and compared with the small network.
+FOLDER gets ``weights.safetensors``, ``slim.json`` and ``program.pt2``; ``docs/slim.md`` says how to load them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pxframe_tools.common import script
+from pxframe_tools.ticketed import add_ticket_arguments, built, check_ticket_arguments
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pxframe.slimming.build import Slim
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="FOLDER", help="default: the ticket's name with -slim, beside it")
+    add_ticket_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    check_ticket_arguments(args)
+    import torch
+
+    from pxframe.slimming.build import slim
+    from pxframe.slimming.files import save_slim
+
+    given = built(args)
+    example = torch.randn(2, *given.size, generator=torch.Generator().manual_seed(0))
+    found = slim(given.model, given.ticket, example)
+    _print(given.model, found, example)
+    path = Path(args.ticket)
+    folder = Path(args.out) if args.out else path.with_name(f"{path.name.removesuffix('.safetensors')}-slim")
+    made_from = {"backbone": given.config, "ticket": path.name, "input": given.size}
+    print("wrote " + ", ".join(str(file) for file in save_slim(folder, found, given.model, example, made_from)))
+    return 0
+
+
+def _print(model: nn.Module, found: Slim, example: Any) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if found.channels:
+        table = Table("layer", box=None, pad_edge=False)
+        table.add_column("outputs", justify="right")
+        for name, (before, after) in found.channels.items():
+            table.add_row(escape(name), f"{after:,} of {before:,}")
+        Console(width=None if sys.stdout.isatty() else 140).print(table)
+    costs = [_costs(network, example) for network in (model, found.model)]
+    for what, (before, after) in zip(("parameters", "MACs of one image"), zip(*costs, strict=True), strict=True):
+        print(f"{what}: {after:,} of {before:,} ({after / max(before, 1):.1%})")
+    print(f"outputs differ from those of the masked network by {found.error:.0e} of the largest")
+
+
+def _costs(model: nn.Module, example: Any) -> tuple[int, int]:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(example)
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2 // len(example)
+
+
+if __name__ == "__main__":
+    sys.exit(script("Take the channels that a ticket removed out of its backbone.", add_arguments, run))

@@ -1,0 +1,72 @@
+"""The backbone of a ticket, built again from what the ticket's file says."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pxframe.base.errors import PxframeError
+from pxframe_tools.common import add_common, check_file, start
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from torch import nn
+
+    from pxframe.ticket.ticket import Ticket
+
+
+@dataclass(frozen=True)
+class Ticketed:
+    """A ticket and its backbone.
+
+    Attributes:
+        ticket: the ticket.
+        model: the backbone in eval mode, with the values that the ticket starts from, its weights masked.
+        config: of the backbone.
+        size: of one input, without the batch.
+    """
+
+    ticket: Ticket
+    model: nn.Module
+    config: dict[str, Any]
+    size: list[int]
+
+
+def add_ticket_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ticket", metavar="TICKET", help="file of a ticket, e.g. px-90.00.safetensors")
+    parser.add_argument("--weights", metavar="FILE", help="a checkpoint of the backbone, trained since it was pruned")
+    add_common(parser)
+
+
+def check_ticket_arguments(args: argparse.Namespace) -> None:
+    """Refuse files that cannot be read, before torch is imported."""
+    check_file(args.ticket, "ticket")
+    if args.weights is not None:
+        check_file(args.weights, "checkpoint")
+
+
+def built(args: argparse.Namespace) -> Ticketed:
+    """Build the backbone that a ticket was made from.
+
+    Raises:
+        PxframeError: the ticket's file does not say what it was made from.
+    """
+    from pxframe.plugin.checkpoint import load_checkpoint
+    from pxframe.plugin.registry import build_backbone
+    from pxframe.ticket.ticket import Ticket
+
+    start(args)
+    ticket = Ticket.load(args.ticket)
+    made_by, size = ticket.meta.get("made_by") or {}, ticket.meta.get("input")
+    config = made_by.get("backbone")
+    if not isinstance(config, dict) or made_by.get("whole"):
+        what = "the whole model of a task" if made_by.get("whole") else "a model that its file does not name"
+        raise PxframeError(f"{args.ticket}: it was made from {what}; load it in Python, and call pxframe.slim")
+    if not size or not all(isinstance(number, int) for number in size):
+        raise PxframeError(f"{args.ticket}: its file does not say the size of one input; call pxframe.slim in Python")
+    model = build_backbone(dict(config)).eval()
+    ticket.rewind(model)
+    if args.weights is not None:
+        load_checkpoint(model, args.weights)
+        ticket.apply(model)
+    return Ticketed(ticket, model, config, size)
