@@ -77,13 +77,18 @@ def measured_rows(
 
 
 def write(job: Job, what: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> str:
-    """Write ``WORK_DIR/WHAT.json``, the rows, the config and the versions, and the report. Returns where they are."""
+    """Write ``WORK_DIR/WHAT.json``, and the report. Returns where they are.
+
+    The file has the rows, the settings they depend on, the versions, and ``about``.
+    """
     from pxframe.base.files import write_json
     from pxframe.base.versions import versions
+    from pxframe.job.claim import settings_of
     from pxframe.report.write import write_report
 
     file = job.root / f"{what}.json"
-    write_json(file, {"rows": list(rows), "config": job.config.file, "versions": versions(), **about})
+    made = {"config": job.config.file, "settings": settings_of(job), "versions": versions()}
+    write_json(file, {"rows": list(rows), **made, **about})
     return f"{file}, {write_report(job.root, job.tasks)}"
 
 

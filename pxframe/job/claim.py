@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import torch
 
@@ -12,10 +13,12 @@ from pxframe.base.errors import PxframeError
 from pxframe.base.files import read_json, write_json
 from pxframe.base.lock import owned
 from pxframe.job.job import Job
-from pxframe.job.made import canonical
+from pxframe.job.made import canonical, differences
 from pxframe.job.places import check_folder
 
 _RECORD = "job.json"
+#: Which tickets a command makes: two commands of one job may differ in these, and each ticket's row tells its own.
+_WHICH = ("scorer", "sparsity", "controls")
 
 
 def earlier_threads(job: Job) -> int | None:
@@ -56,3 +59,24 @@ def _claim(job: Job, stack: ExitStack) -> None:
     about = {"prune": vars(job.config.prune), "device": job.device, "threads": torch.get_num_threads()}
     parts = {"chosen": list(job.tasks), "variants": list(job.prunings) if job.given is None else None}
     write_json(root / _RECORD, canonical({**config, **about, **parts}))
+
+
+def settings_of(job: Job) -> dict[str, Any]:
+    """What each ticket of the job and the results of its chosen tasks depend on, as ``job.json`` has it."""
+    config = job.config
+    prune = {key: value for key, value in vars(config.prune).items() if key not in _WHICH}
+    tasks = {name: config.tasks[name] for name in job.tasks}
+    about = {"backbone": config.backbone, "pretrain": config.pretrain, "transfer": config.transfer}
+    found: dict[str, Any] = canonical({**about, "prune": prune, "tasks": tasks})
+    return found
+
+
+def changed_settings(earlier: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Where :func:`settings_of` an earlier command and a ``job.json`` differ, as ``"prune.samples was 6, now 12"``."""
+    now = {
+        key: {name: record[key].get(name) for name in value}
+        if key in ("prune", "tasks") and isinstance(value, dict) and isinstance(record.get(key), dict)
+        else record.get(key)
+        for key, value in earlier.items()
+    }
+    return differences(dict(earlier), now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,11 +108,17 @@ def joined(averaged: Sequence[Row]) -> dict[tuple[str, str], float]:
     return found
 
 
-def percent(sparsity: float) -> str:
-    """``90``, ``98.2``; with more places only where two would say that nothing is left."""
-    text = f"{100 * sparsity:.2f}"
-    if float(text) == 100 and sparsity < 1:
-        text = f"{100 * sparsity:.5f}"
+def percent(sparsity: float, beside: Iterable[float] = ()) -> str:
+    """``90``, ``98.2``; with more places only where two would say that nothing is left.
+
+    Args:
+        beside: other sparsities; more places are told also where one of these would read the same.
+    """
+    for places in (2, 5, 8, 11):
+        text = f"{100 * sparsity:.{places}f}"
+        alike = any(other != sparsity and f"{100 * other:.{places}f}" == text for other in beside)
+        if not alike and not (float(text) == 100 and sparsity < 1):
+            break
     return text.rstrip("0").rstrip(".")
 
 

@@ -108,7 +108,10 @@ def runs(panel: Axes, x: Sequence[float], y: Sequence[float], number: int, falle
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as the suffix says, ``.svg``, ``.pdf`` or ``.png``; the same figure gives the same bytes."""
+    """Write a figure as the suffix says, ``.svg``, ``.pdf`` or ``.png``; the same figure gives the same bytes.
+
+    A second file of a figure keeps the layout of the first: finding one takes as long as drawing.
+    """
     import matplotlib
 
     kind = path.suffix[1:]
@@ -116,13 +119,14 @@ def save(figure: Figure, path: Path) -> None:
     # Letters as outlines: a drawing in a paper must not depend on which fonts are installed.
     with matplotlib.rc_context({**SETTINGS, "svg.fonttype": "path"}), replacing(path) as scratch:
         figure.savefig(scratch, format=kind, metadata=dates[kind], dpi=200)
+    figure.set_layout_engine("none")
 
 
 def _legend(figure: Figure, handles: Mapping[str, Any], wide: int) -> None:
     """Below the panels. The names are set afterwards: matplotlib reads signs in them, and drops those with ``_``."""
     names = [_short(name) for name in handles]
     longest = max(map(len, names), default=1)
-    columns = max(1, min(len(names), int(wide * 58 / (longest + 7))))
+    columns = max(1, min(len(names), int(wide * 50 / (longest + 8))))
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(names) / columns))
     legend = figure.legend(
         list(handles.values()), ["x" * len(name) for name in names], loc="outside lower center", ncols=columns

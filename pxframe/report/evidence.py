@@ -32,13 +32,19 @@ _DRAWN: Mapping[str, tuple[Callable[..., Any], str]] = {
 
 
 def drawn(measured: Measured, order: Sequence[str]) -> dict[str, Figure]:
-    """The figures at the size of a paper, all levels on one sheet, by the name of their command.
+    """The figures at the size of a paper, some levels on one sheet, by the name of their command.
 
     Args:
         order: names of all methods, those of the measured rows included.
     """
-    levels = {what: by_level(getattr(measured, what)) for what in _DRAWN}
+    levels = {what: _shown(getattr(measured, what)) for what in _DRAWN}
     return {what: draw(levels[what], order) for what, (draw, _) in _DRAWN.items() if levels[what]}
+
+
+def _shown(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """At most four levels, the first and the last among them: more are no figure of a paper, and slow to draw."""
+    levels = by_level(rows)
+    return {title: levels[title] for title in spread_out(list(levels))}
 
 
 def evidence(measured: Measured, order: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -52,24 +58,25 @@ def evidence(measured: Measured, order: Sequence[str]) -> dict[str, dict[str, An
     for what, table in tables.items():
         rows = getattr(measured, what)
         if rows:
-            charts, levels = _charts(what, rows, order)
-            seeds = len({row["seed"] for row in rows})
-            found[what] = {"charts": charts, "levels": levels, "seeds": seeds, **table(rows)}
+            found[what] = {
+                **{"charts": _charts(what, rows, order), "in_file": len(_shown(rows)), "levels": len(by_level(rows))},
+                **{"seeds": len({row["seed"] for row in rows}), **table(rows)},
+            }
     return found
 
 
-def _charts(what: str, rows: Sequence[Row], order: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-    """Drawings of some levels, the first and the last among them, as long as there is room; and how many there are."""
+def _charts(what: str, rows: Sequence[Row], order: Sequence[str]) -> list[dict[str, Any]]:
+    """Drawings of the levels that the file shows, as long as there is room on the page."""
     draw, words = _DRAWN[what]
-    levels, left = by_level(rows), _MOST_DRAWN
+    left = _MOST_DRAWN
     found: list[dict[str, Any]] = []
-    for title in spread_out(list(levels)):
-        svg = inline(draw({title: levels[title]}, order, titled=False), f"{what}{len(found)}", title, words)
+    for title, here in _shown(rows).items():
+        svg = inline(draw({title: here}, order, titled=False), f"{what}{len(found)}", title, words)
         left -= len(svg)
         if left < 0:
             break
         found.append({"title": title, "svg": svg})
-    return found, len(levels)
+    return found
 
 
 def _told(rows: Sequence[Row], key: str, text: Callable[[float], str]) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pxframe.base.errors import PxframeError
+from pxframe.base.errors import PxframeError, some
 from pxframe.base.files import read_json
+from pxframe.job.claim import changed_settings
 from pxframe.report.compare import joined, percent
 from pxframe.report.found import RESULT, Needed, Row, checked
 
@@ -37,6 +38,7 @@ class Measured:
     Attributes:
         timing: rows of results with ``rounds`` and ``prune_seconds``. ``family`` is the method, whatever its rounds.
         images: how many the spectra are of; None if not known.
+        settings: by the name of a file, those that it was made with, where it tells them.
         files: whether any of the files is there, damaged or not.
         notes: on files that are left out, a sentence each.
     """
@@ -45,6 +47,7 @@ class Measured:
     width: list[Row] = field(default_factory=list)
     timing: list[Row] = field(default_factory=list)
     images: int | None = None
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -57,6 +60,7 @@ class Measured:
 def read_measured(root: Path) -> Measured:
     """Read what is there; a file that is damaged or another program's is left out, and a note says so."""
     rows: dict[str, list[Row]] = {}
+    settings: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
     images = None
     files = [what for what in _NEEDED if (root / f"{what}.json").exists()]
@@ -68,9 +72,24 @@ def read_measured(root: Path) -> Measured:
         except PxframeError as error:
             notes.append(f"What `pxframe {what}` measured is left out: {error}.")
             continue
+        if isinstance(about.get("settings"), dict):
+            settings[what] = about["settings"]
         if what == "spectrum" and type(about.get("images")) is int:
             images = about["images"]
-    return Measured(**rows, images=images, files=bool(files), notes=notes)
+    return Measured(**rows, images=images, settings=settings, files=bool(files), notes=notes)
+
+
+def outdated(measured: Measured, job: Mapping[str, Any]) -> list[str]:
+    """A sentence for each file that was made with other settings than those in ``job.json``, where both are known."""
+    sentences = []
+    for what, settings in measured.settings.items():
+        changed = changed_settings(settings, job) if job else []
+        if changed:
+            sentences.append(
+                f"What `pxframe {what}` measured was made with other settings than the job's present ones: "
+                f"{some(changed)}. Run it again with `--resume`."
+            )
+    return sentences
 
 
 def _checked(what: str, rows: Any, where: str) -> list[Row]:
@@ -140,8 +159,9 @@ def by_level(rows: Sequence[Row]) -> dict[str, list[Row]]:
     found, result = joined(averaged), {}
     for task in dict.fromkeys(task for task, _ in groups):
         mine = {variant: found[task, variant] for name, variant in groups if name == task}
-        for level in sorted(set(mine.values()) - {0.0}):
-            title = f"{f'{task}: ' if task else ''}{percent(level)} % sparsity"
+        levels = sorted(set(mine.values()) - {0.0})
+        for level in levels:
+            title = f"{f'{task}: ' if task else ''}{percent(level, levels)} % sparsity"
             here = [row for variant, own in mine.items() if own in (0.0, level) for row in groups[task, variant]]
             result[title] = here
     return result

@@ -69,7 +69,12 @@ def charts(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, An
         if figure is None:
             continue
         mine = [answer for answer in compared if answer.task == task and answer.best is not None]
-        told = [f"at {percent(a.sparsity)} % {a.best['method']}, {number(a.best['value'])}" for a in mine if a.best]
+        levels_here = [answer.sparsity for answer in mine]
+        told = [
+            f"at {percent(a.sparsity, levels_here)} % {a.best['method']}, {number(a.best['value'])}"
+            for a in mine
+            if a.best
+        ]
         what = label(next(row for row in rows if row["task"] == task))
         words = f"Lines of {what} against sparsity, one for each method. Best: {'; '.join(told) or 'none'}."
         svg = inline(figure, f"metric{place}", f"{task}: {what} against sparsity", words)
@@ -99,7 +104,7 @@ def layers(rows: Sequence[Row], tickets: Tickets) -> tuple[list[dict[str, Any]],
         mine = sorted(level for name, level in groups if name == task)
         for level in spread_out(mine):
             group = groups[task, level]
-            what = f"{f'{task}: ' if task else ''}{percent(level)} % sparsity"
+            what = f"{f'{task}: ' if task else ''}{percent(level, mine)} % sparsity"
             words = "Above, the share of weights kept in each layer; below, the share of output units that keep any."
             svg = inline(layer_figure(group, order), f"layers{len(found)}", what, words)
             left -= len(svg)

@@ -67,7 +67,7 @@ def _tabular(task: str, row: Row, columns: Sequence[float], cells: Mapping[str, 
     unit = f" ({escaped(row['unit'])})" if row.get("unit") else ""
     arrow = r"$\uparrow$" if row.get("higher_is_better", True) else r"$\downarrow$"
     wide = max(len(columns), 1)
-    heads = [rf"{percent(level)}\,\%" for level in columns]
+    heads = [rf"{percent(level, columns)}\,\%" for level in columns]
     lines = [
         rf"% {' '.join(task.split())}",
         rf"\begin{{tabular}}{{l{'r' * wide}}}",

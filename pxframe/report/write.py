@@ -22,7 +22,7 @@ from pxframe.report.embedded import colours
 from pxframe.report.evidence import drawn, evidence
 from pxframe.report.figures import drawn_tasks, methods, metric_figure
 from pxframe.report.found import Found, missing_sentences, read
-from pxframe.report.measured import Measured, read_measured
+from pxframe.report.measured import Measured, outdated, read_measured
 from pxframe.report.pictures import galleries
 from pxframe.report.tables import csv_text, latex_text
 from pxframe.report.tickets import read_tickets
@@ -80,7 +80,7 @@ def _page(
     beside: Sequence[str],
 ) -> str:
     tickets = read_tickets(found)
-    notes = [*found.notes, *tickets.notes, *measured.notes]
+    notes = [*found.notes, *tickets.notes, *measured.notes, *outdated(measured, found.job)]
     by_layer, profiled = sections.layers(found.rows, tickets)
     environment = Environment(
         loader=PackageLoader("pxframe.report", "page"),

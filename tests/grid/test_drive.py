@@ -45,7 +45,7 @@ class Here:
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, capsys, no_report):
     """``run(work, *arguments, code=0)`` gives the cells started and what was printed."""
     monkeypatch.setattr(local, "Local", Here)
     monkeypatch.chdir(tmp_path)
@@ -69,13 +69,12 @@ def test_a_grid_gives_what_one_process_gives_and_starts_nothing_that_is_finished
     assert "[3/3] seed-0/b/magnitude-80.00: done in 1 s" in printed  # as this engine says, not the clock
     assert (tmp_path / "many" / "report.html").exists()
 
-    monkeypatch.setattr(stages, "train", lambda *_, **__: pytest.fail("it was finished"))
-    assert run(config, "many", "--jobs", "2", "--resume")[0] == []
-    assert run(config, "one", "--jobs", "2", "--resume")[0] == []  # what one process began
-    run(config, "many", "--resume")  # and the other way round
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train", lambda *_, **__: pytest.fail("it was finished"))
+        assert run(config, "many", "--jobs", "2", "--resume")[0] == []
+        assert run(config, "one", "--jobs", "2", "--resume")[0] == []  # what one process began
+        run(config, "many", "--resume")  # and the other way round
 
-    monkeypatch.undo()
-    monkeypatch.setattr(local, "Local", Here)
     more = write(tmp_path, ("b=_digits([7, 8])", "b=_digits([7, 8], epochs=3)"), ("epochs=2", "epochs=1"))
     cells, printed = run(more, "many", "--jobs", "1", "--resume")
     assert cells == ["seed-0/b/magnitude-80.00"]

@@ -35,7 +35,7 @@ VARIANTS = ("dense", "magnitude-80.00", "random-80.00")
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch, capsys):
+def job(tmp_path, monkeypatch, capsys, no_report):
     """``job(text, *arguments)`` runs a config with these changes, and gives what was trained and what was printed."""
     trained = []
     train = stages.train

@@ -92,10 +92,10 @@ def test_full_precision_whatever_the_old_interface_said(setter):
 @pytest.mark.parametrize(
     "setter",
     [
-        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+        pytest.param("torch.backends.cudnn.conv.fp32_precision = 'ieee'", marks=pytest.mark.slow),
         pytest.param("torch.backends.cudnn.conv.fp32_precision = 'tf32'", marks=pytest.mark.slow),
         pytest.param("torch.backends.cuda.matmul.fp32_precision = 'tf32'", marks=pytest.mark.slow),
-        "torch.backends.fp32_precision = 'tf32'",
+        pytest.param("torch.backends.fp32_precision = 'tf32'", marks=pytest.mark.slow),
         pytest.param("torch.backends.mkldnn.matmul.fp32_precision = 'bf16'", marks=pytest.mark.slow),
         "torch.set_float32_matmul_precision('medium'); torch.backends.cudnn.rnn.fp32_precision = 'ieee'",
     ],

@@ -112,3 +112,4 @@ def test_percentages_say_no_more_than_they_must():
         "100",
         "50",
     ]
+    assert [percent(s, (0.9, 0.90001, 0.982)) for s in (0.9, 0.90001, 0.982)] == ["90", "90.001", "98.2"]

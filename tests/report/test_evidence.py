@@ -12,7 +12,7 @@ import report_jobs as jobs
 from pxframe.report import write
 from pxframe.report.evidence import drawn
 from pxframe.report.figures import methods
-from pxframe.report.measured import by_level, read_measured
+from pxframe.report.measured import Measured, by_level, outdated, read_measured
 from pxframe.report.write import write_report
 from pxframe_tools import cli
 
@@ -169,3 +169,55 @@ def test_a_page_of_results_alone_has_none_of_the_sections(tmp_path):
     text = write_report(jobs.write(tmp_path / "work", jobs.several())).read_text(encoding="utf-8")
     assert not any(f'id="{what}"' in text for what in ("spectrum", "width", "timing"))
     assert write.read_measured(tmp_path).files is False
+
+
+def test_levels_that_read_the_same_to_two_places_are_all_there(tmp_path):
+    rows = [jobs.row(50.0, "px", sparsity, variant=f"px-{sparsity}") for sparsity in (0.9, 0.90001, 0.5)]
+    rows += [jobs.row(90.0, "dense", 0.0)]
+    jobs.measured(tmp_path, rows, layers=3)
+    found = by_level(read_measured(tmp_path).width)
+    assert {title: [row["variant"] for row in here] for title, here in found.items()} == {
+        "50 % sparsity": ["px-0.5", "dense"],
+        "90 % sparsity": ["px-0.9", "dense"],
+        "90.001 % sparsity": ["px-0.90001", "dense"],
+    }
+    assert len(drawn(read_measured(tmp_path), ["px"])["spectrum"].axes) == 4  # the last place is empty
+
+
+def test_of_many_levels_four_are_drawn_and_the_page_says_so(tmp_path):
+    levels = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+    jobs.measured(tmp_path, [jobs.row(50.0, "px", sparsity) for sparsity in levels], layers=3)
+    measured = read_measured(tmp_path)
+    titles = [panel.get_title(loc="left") for panel in drawn(measured, ["px"])["spectrum"].axes]
+    assert titles == ["50 % sparsity", "70 % sparsity", "80 % sparsity", "95 % sparsity"]
+    for other in ("width.json", "timing.json"):
+        (tmp_path / other).unlink()
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "4 of 6 levels are drawn here, to keep the page small. The table has all." in text
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ({"prune": {"samples": 6}, "tasks": {}}, "job's present ones: prune.samples was 6, now 12. Run it again"),
+        ({"prune": {"samples": 12}, "tasks": {"digits": {"type": "classification"}}}, None),
+        ({"backbone": {"type": "timm"}}, "backbone.type was 'timm', now 'mine'"),
+        ({"prune": {}, "tasks": {"scenes": {"type": "segmentation"}}}, "tasks.scenes was "),
+    ],
+)
+def test_what_was_measured_with_other_settings_is_told(recorded, words):
+    job = {"backbone": {"type": "mine"}, "prune": {"samples": 12, "scorer": "px"}}
+    job["tasks"] = {"digits": {"type": "classification"}, "more": {}}
+    told = outdated(Measured(settings={"width": recorded}), job)
+    assert [words in sentence for sentence in told] == ([True] if words else [])
+    assert outdated(Measured(settings={"width": recorded}), {}) == []
+
+
+def test_other_settings_cost_a_line_on_the_page(tmp_path):
+    folder = jobs.write(tmp_path / "work", [jobs.row(50.0)], prune={"samples": 12})
+    jobs.measured(folder, [jobs.row(50.0)], layers=1)
+    about = json.loads((folder / "width.json").read_text())
+    (folder / "width.json").write_text(json.dumps({**about, "settings": {"prune": {"samples": 6}}}))
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert text.count("measured was made with other settings") == 1
+    assert "prune.samples was 6, now 12" in text

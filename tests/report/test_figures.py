@@ -78,6 +78,15 @@ def test_files_are_of_the_size_of_a_paper_and_always_the_same(tmp_path):
             assert image.width == pytest.approx(200 * inches, abs=1)
 
 
+@pytest.mark.parametrize("length", [2, 5, 9, 21, 50])
+def test_the_legend_is_no_wider_than_the_figure(length):
+    for tasks in (["a"], ["a", "b"]):
+        names = [f"{n}{'-method-option=value' * 3}"[:length] for n in range(10)]
+        figure = metric_figure([jobs.row(50.0, name, task=task) for task in tasks for name in names], tasks)
+        figure.draw_without_rendering()
+        assert figure.legends[0].get_window_extent().width <= figure.bbox.width
+
+
 def test_names_are_drawn_as_they_are():
     names = ["_px", "a$b$c", "<script>alert(1)</script>", "x" * 80]
     rows = [jobs.row(float(n), name) for n, name in enumerate(names)]

@@ -10,6 +10,7 @@ import torch
 import pxframe
 from pxframe.evidence.spectrum import log_distance
 from pxframe.evidence.width import widths
+from pxframe.job.claim import changed_settings
 from pxframe.job.config import load_config
 from pxframe.job.job import Job
 from pxframe.ticket.ticket import Ticket
@@ -75,7 +76,7 @@ def kernel(model, ticket, images):
     return (jacobian @ jacobian.T).numpy()
 
 
-def test_spectra_are_those_of_explicit_kernels(job, capsys):
+def test_spectra_are_those_of_explicit_kernels(job, capsys, no_report):
     assert cli.main(["spectrum", *job, "--images", "4"]) == 0
     printed = capsys.readouterr().out
     rows = rows_of(job, "spectrum")
@@ -98,7 +99,7 @@ def test_spectra_are_those_of_explicit_kernels(job, capsys):
     assert "±" in printed
 
 
-def test_a_finished_measurement_is_not_repeated_and_other_settings_are(job, capsys, monkeypatch):
+def test_a_finished_measurement_is_not_repeated_and_other_settings_are(job, capsys, monkeypatch, no_report):
     assert cli.main(["spectrum", *job, "--images", "4"]) == 0
     first = rows_of(job, "spectrum")
     with monkeypatch.context() as patch:
@@ -121,6 +122,10 @@ def test_widths_are_counted_for_every_ticket(job, capsys):
             assert [layer["connected"] for layer in row["layers"]] == [width.connected for width in wanted]
             assert row["connected"] == sum(w.connected for w in wanted) / sum(w.units for w in wanted)
     assert "narrowest layer" in capsys.readouterr().out
+    about, present = (json.loads((Path(job[-1]) / name).read_text()) for name in ("width.json", "job.json"))
+    assert changed_settings(about["settings"], present) == []
+    present["prune"]["samples"] = 7
+    assert changed_settings(about["settings"], present) == ["prune.samples was 6, now 7"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,7 @@ def test_mistakes_cost_one_line(job, capsys, arguments, words):
     assert said.count("\n") == 1
 
 
-def test_times_stand_beside_results_for_every_number_of_rounds(job, capsys, monkeypatch):
+def test_times_stand_beside_results_for_every_number_of_rounds(job, capsys, monkeypatch, no_report):
     assert cli.main(["timing", *job, "--rounds", "1", "3", "--cfg-options", "seed=0", "prune.scorer=px"]) == 0
     rows = rows_of(job, "timing")
     assert [(row["variant"], row["rounds"]) for row in rows if row["method"].startswith("px")] == [

@@ -146,7 +146,7 @@ def test_a_trained_model_loads_without_this_library(finished):
             assert (trained[name][~mask] == 0).all()
 
 
-def test_a_finished_run_is_not_repeated(config, finished, capsys):
+def test_a_finished_run_is_not_repeated(config, finished, capsys, no_report):
     work, _ = finished
     before = {p: p.stat().st_mtime_ns for p in work.rglob("result.json")}
     assert cli.main(["transfer", config, "--work-dir", str(work), "--resume"]) == 0
@@ -198,7 +198,7 @@ def test_a_backbone_read_back_is_the_one_that_was_trained(config, tmp_path):
         assert a.stride() == b.stride(), name
 
 
-def test_a_ticket_made_earlier_is_taken(config, finished, tmp_path, capsys):
+def test_a_ticket_made_earlier_is_taken(config, finished, tmp_path, capsys, no_report):
     ticket = str(finished[0] / "seed-0" / "tickets" / f"{TICKET}.safetensors")
     arguments = ["transfer", config, "--work-dir", str(tmp_path / "work"), "--ticket", ticket, "--tasks", "digits"]
     assert cli.main(arguments) == 0
@@ -249,7 +249,7 @@ def test_every_seed_and_scorer_in_one_table_and_one_figure(config, finished, tmp
     assert page.count("<figcaption>digits: accuracy (%)</figcaption>") == 1
 
 
-def test_a_whole_model_is_pruned_with_its_head_as_training_begins_with_it(config, finished, tmp_path):
+def test_a_whole_model_is_pruned_with_its_head_as_training_begins_with_it(config, finished, tmp_path, no_report):
     table = run(config, tmp_path, "prune.whole=True", "prune.scorer=magnitude", "prune.sparsity=0.01", tasks=["scenes"])
     ticket = Ticket.load(tmp_path / "seed-0" / "tickets" / "scenes" / "magnitude-1.00.safetensors")
     assert any(n.startswith("decode_head.") for n in ticket.masks)
@@ -262,7 +262,7 @@ def test_a_whole_model_is_pruned_with_its_head_as_training_begins_with_it(config
     assert all((state[name][~mask] == 0).all() for name, mask in masks.items())
 
 
-def test_a_run_that_diverges_is_said_to(config, finished, tmp_path, capsys):
+def test_a_run_that_diverges_is_said_to(config, finished, tmp_path, capsys, no_report):
     table = run(
         config, tmp_path, "tasks.digits.optimizer.type=SGD", "tasks.digits.optimizer.lr=1e30", "prune.scorer=magnitude"
     )
@@ -272,7 +272,7 @@ def test_a_run_that_diverges_is_said_to(config, finished, tmp_path, capsys):
     assert printed.count("(1 diverged)") == 3
 
 
-def test_curves_go_to_the_back_ends_of_the_config(config, finished, tmp_path):
+def test_curves_go_to_the_back_ends_of_the_config(config, finished, tmp_path, no_report):
     curves = tmp_path / "curves.py"
     curves.write_text(Path(config).read_text() + 'vis_backends = [dict(type="TensorboardVisBackend")]\n')
     table = run(str(curves), tmp_path / "work", "prune.scorer=magnitude")
@@ -285,7 +285,7 @@ def test_curves_go_to_the_back_ends_of_the_config(config, finished, tmp_path):
         assert f"loss {loss.value:.4f}" in log
 
 
-def test_a_mask_goes_with_the_weights_it_was_trained_to(config, finished, tmp_path):
+def test_a_mask_goes_with_the_weights_it_was_trained_to(config, finished, tmp_path, no_report):
     run(config, tmp_path, "transfer=mask+weights", "prune.scorer=magnitude")
     for variant in ("magnitude-80.00", "random-80.00"):
         ticket = Ticket.load(tmp_path / "seed-0" / "tickets" / f"{variant}+weights.safetensors")
@@ -297,7 +297,7 @@ def test_a_mask_goes_with_the_weights_it_was_trained_to(config, finished, tmp_pa
     assert not torch.equal(dense["conv1.weight"] * ticket.masks["conv1.weight"], ticket.start["conv1.weight"])
 
 
-def test_a_whole_model_is_trained_by_scorers_that_train(config, finished, tmp_path):
+def test_a_whole_model_is_trained_by_scorers_that_train(config, finished, tmp_path, no_report):
     """The largest weights of the dense model that the same job trains are those that the ticket keeps."""
     run(config, tmp_path, "prune.whole=True", "prune.scorer=magnitude_after_training", "prune.sparsity=0.5")
     ticket = Ticket.load(tmp_path / "seed-0" / "tickets" / "digits" / "magnitude_after_training-50.00.safetensors")
