@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from pxframe.slimming.heads import attentions
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
-#: How far outputs may be from those of the masked network, relative to the largest of them, if that is above one.
+#: How far outputs may be from those of the masked network, relative to the largest of them.
 TOLERANCE = 1e-5
 
 
@@ -138,15 +139,18 @@ class _Work:
                 self.whole[group.root] = group.whole or f"what {readers} reads there changes with the input"
 
     def difference(self, model: nn.Module, batches: list[Any]) -> float:
-        """The largest difference of outputs, relative to the largest output; infinity if their shapes differ."""
+        """The largest difference of outputs, relative to the largest; infinity if their shapes differ, or for NaN."""
         worst = 0.0
         for batch in batches:
             one, other = (_outputs(network, batch) for network in (self._masked, model))
             if [x.shape for x in one] != [x.shape for x in other]:
                 return float("inf")
-            largest = max([1.0, *(float(x.abs().max()) for x in one if x.numel())])
-            pairs = [(x, y) for x, y in zip(one, other, strict=True) if x.numel()]
-            worst = max([worst, *(float((x - y).abs().max()) / largest for x, y in pairs)])
+            largest = max((float(x.abs().max()) for x in one if x.numel()), default=0.0)
+            for x, y in zip(one, other, strict=True):
+                difference = float((x - y).abs().max()) if x.numel() else 0.0
+                if not math.isfinite(difference):  # NaN would be less than nothing
+                    return float("inf")
+                worst = max(worst, difference / (largest or 1.0))
         return worst
 
     def _take(
