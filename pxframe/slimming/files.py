@@ -62,7 +62,7 @@ def save_slim(
 
 
 def load_slim(folder: str | Path, model: nn.Module) -> nn.Module:
-    """Turn the dense ``model`` into the slimmed one that :func:`save_slim` wrote, in place, and return it.
+    """Turn the dense ``model`` into the slimmed one that ``save_slim`` wrote, in place, and return it.
 
     Raises:
         PxframeError: a file is missing or damaged, or was made from another model; ``model`` is then unchanged.
