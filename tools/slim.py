@@ -56,6 +56,8 @@ def _print(model: nn.Module, found: Slim, example: Any) -> None:
         for name, (before, after) in found.channels.items():
             table.add_row(escape(name), f"{after:,} of {before:,}")
         Console(width=None if sys.stdout.isatty() else 140).print(table)
+    else:
+        print("nothing can be taken out: single weights seldom empty a channel; prune with granularity='channel'")
     costs = [_costs(network, example) for network in (model, found.model)]
     for what, (before, after) in zip(("parameters", "MACs of one image"), zip(*costs, strict=True), strict=True):
         print(f"{what}: {after:,} of {before:,} ({after / max(before, 1):.1%})")

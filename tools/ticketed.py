@@ -34,7 +34,9 @@ class Ticketed:
 
 def add_ticket_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ticket", metavar="TICKET", help="file of a ticket, e.g. px-90.00.safetensors")
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint of the backbone, trained since it was pruned")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a checkpoint of the backbone, pre-trained by the job, or trained since"
+    )
     add_common(parser)
 
 
@@ -49,10 +51,11 @@ def built(args: argparse.Namespace) -> Ticketed:
     """Build the backbone that a ticket was made from.
 
     Raises:
-        PxframeError: the ticket's file does not say what it was made from.
+        PxframeError: the ticket's file does not say what it was made from, or the backbone's weights are not at hand.
     """
     from pxframe.plugin.checkpoint import load_checkpoint
     from pxframe.plugin.registry import build_backbone
+    from pxframe.ticket.file import fingerprint
     from pxframe.ticket.ticket import Ticket
 
     start(args)
@@ -65,8 +68,13 @@ def built(args: argparse.Namespace) -> Ticketed:
     if not size or not all(isinstance(number, int) for number in size):
         raise PxframeError(f"{args.ticket}: its file does not say the size of one input; call pxframe.slim in Python")
     model = build_backbone(dict(config)).eval()
-    ticket.rewind(model)
     if args.weights is not None:
         load_checkpoint(model, args.weights)
-        ticket.apply(model)
+    as_pruned = fingerprint(model.state_dict()) == made_by.get("weights")
+    if args.weights is None and not as_pruned:
+        raise PxframeError(
+            f"{args.ticket}: its backbone had other weights than the config gives, since they were pre-trained by the "
+            f"job, or drawn at random: give them, or those trained since, by --weights FILE"
+        )
+    ticket.rewind(model) if as_pruned else ticket.apply(model)
     return Ticketed(ticket, model, config, size)

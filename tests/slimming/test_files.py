@@ -11,6 +11,7 @@ from torch import nn
 
 import pxframe
 from pxframe.slimming.files import save_slim
+from pxframe.ticket.file import fingerprint
 from pxframe_tools import cli
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "slim.md").read_text(encoding="utf-8")
@@ -107,13 +108,17 @@ def ticket(tmp_path):
     made = pxframe.prune(
         model, [(torch.randn(2, 3, 32, 32), None)], "random", 0.5, granularity="channel", exclude="linear.*"
     )
-    made.meta["made_by"] = {"backbone": {"type": "cifar_resnet", "depth": 8}}
+    made.meta["made_by"] = {
+        "backbone": {"type": "cifar_resnet", "depth": 8},
+        "weights": fingerprint(model.state_dict()),
+    }
     made.save(tmp_path / "mine.safetensors")
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
     return tmp_path / "mine.safetensors"
 
 
 def test_the_command(ticket, capsys, tmp_path):
-    assert cli.main(["slim", str(ticket)]) == 0
+    assert cli.main(["slim", str(ticket), "--weights", str(tmp_path / "weights.pth")]) == 0
     printed = capsys.readouterr().out
     assert "layer1.0.conv1" in printed
     assert "outputs differ from those of the masked network by" in printed
@@ -123,7 +128,8 @@ def test_the_command(ticket, capsys, tmp_path):
 
 
 def test_the_networks_are_measured_side_by_side(ticket, capsys, tmp_path):
-    assert cli.main(["bench", str(ticket), "--slim", "--batch", "2", "--rounds", "2"]) == 0
+    weights = str(tmp_path / "weights.pth")
+    assert cli.main(["bench", str(ticket), "--slim", "--batch", "2", "--rounds", "2", "--weights", weights]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:4]] == ["network", "dense", "masked", "slim"]
     found = json.loads((tmp_path / "mine-bench.json").read_text())
@@ -136,6 +142,11 @@ def test_the_networks_are_measured_side_by_side(ticket, capsys, tmp_path):
     low, median, high = small["images_per_second"]
     assert 0 < low <= median <= high
     assert found["setting"]["batch"] == 2
+
+
+def test_a_backbone_that_is_drawn_anew_is_another(ticket, capsys):
+    assert cli.main(["slim", str(ticket)]) == 2
+    assert "its backbone had other weights than the config gives" in capsys.readouterr().err
 
 
 def test_a_ticket_that_names_no_backbone(ticket, capsys):
