@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from pxframe_tools.common import script
+from pxframe_tools.common import script, show_table
 from pxframe_tools.measuring import number
-from pxframe_tools.ticketed import add_ticket_arguments, built, check_ticket_arguments
+from pxframe_tools.ticketed import add_ticket_arguments, built, check_ticket_arguments, output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +56,7 @@ def run(args: argparse.Namespace) -> int:
     for row in rows.values():
         row["images_per_second"] = [len(many) / seconds for seconds in reversed(row["batch_seconds"])]
     _print(rows, args.batch)
-    path = Path(args.ticket)
-    out = Path(args.out) if args.out else path.with_name(f"{path.name.removesuffix('.safetensors')}-bench.json")
+    out = output(args, "-bench.json")
     setting = {"device": str(device), "threads": torch.get_num_threads(), "batch": args.batch, "input": found.size}
     write_json(out, {"setting": setting, "networks": rows})
     print(f"{setting['threads']} threads, device {device}; wrote {out}")
@@ -66,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(rows: dict[str, dict[str, Any]], batch: int) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("network", box=None, pad_edge=False)
@@ -83,7 +80,7 @@ def _print(rows: dict[str, dict[str, Any]], batch: int) -> None:
             f"{middle:.2f} ({low:.2f} to {high:.2f})",
             f"{median:,.0f} ({slow:,.0f} to {fast:,.0f})",
         )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    show_table(table, 160)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from pxframe.base.errors import PluginWarning, PxframeError, printable
 from pxframe_tools import processes
 
 if TYPE_CHECKING:  # torch takes seconds to import: a command with a mistake in it must not wait for it
+    from rich.table import Table
+
     from pxframe.job.config import JobConfig
     from pxframe.job.job import Job
 
@@ -260,9 +262,15 @@ class _Overrides(argparse.Action):
             DictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
         except Exception as error:  # whatever its little parser runs into
             parser.error(f"{option_string}: cannot read {' '.join(map(str, values))!r} as KEY=VALUE ({error})")
-        setattr(
-            namespace, f"{self.dest}_given", list(values)
-        )  # as they were typed, for a process that reads them again
+        # As they were typed, for a process that reads them again.
+        setattr(namespace, f"{self.dest}_given", list(values))
+
+
+def show_table(table: Table, width: int = 140) -> None:
+    """Print a table; where there is no terminal whose width counts, ``width`` characters wide."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
 def script(description: str, add_arguments: Callable[[argparse.ArgumentParser], None], run: Callable[..., int]) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pxframe_tools.common import add_job_arguments, begin, choose_threads, job_of
+from pxframe_tools.common import add_job_arguments, begin, choose_threads, job_of, show_table
 
 if TYPE_CHECKING:
     from pxframe.job.config import JobConfig
@@ -98,7 +97,6 @@ def print_means(rows: Sequence[Row], columns: Mapping[str, tuple[str, Callable[[
     Args:
         columns: title -> key of the rows, and how a number is written.
     """
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -114,4 +112,4 @@ def print_means(rows: Sequence[Row], columns: Mapping[str, tuple[str, Callable[[
             cells.append(text(statistics.mean(values)) + spread if values else "")
         table.add_row(variant, *cells)
     print()
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    show_table(table)

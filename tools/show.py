@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from pxframe_tools.common import add_common, check_file, script, start
+from pxframe_tools.common import add_common, check_file, script, show_table, start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     check_file(args.ticket, "ticket")
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             f"{layer.units:,} of {layer.outputs:,}",
             *(macs if costs else []),
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    show_table(table)
     print(f"emptied layers: {', '.join(ticket.emptied) or 'none'}")
     if ticket.nearly_emptied:
         print(f"nearly emptied layers: {', '.join(ticket.nearly_emptied)}")

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pxframe_tools.common import script
-from pxframe_tools.ticketed import add_ticket_arguments, built, check_ticket_arguments
+from pxframe_tools.common import script, show_table
+from pxframe_tools.ticketed import add_ticket_arguments, built, check_ticket_arguments, output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,39 +38,34 @@ def run(args: argparse.Namespace) -> int:
     example = torch.randn(2, *given.size, generator=torch.Generator().manual_seed(0))
     found = slim(given.model, given.ticket, example)
     _print(given.model, found, example)
-    path = Path(args.ticket)
-    folder = Path(args.out) if args.out else path.with_name(f"{path.name.removesuffix('.safetensors')}-slim")
-    made_from = {"backbone": given.config, "ticket": path.name, "input": given.size}
+    folder = output(args, "-slim")
+    made_from = {"backbone": given.config, "ticket": Path(args.ticket).name, "input": given.size}
     print("wrote " + ", ".join(str(file) for file in save_slim(folder, found, given.model, example, made_from)))
     return 0
 
 
 def _print(model: nn.Module, found: Slim, example: Any) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from pxframe.speed.cost import count_macs
 
     if found.channels:
         table = Table("layer", box=None, pad_edge=False)
         table.add_column("outputs", justify="right")
         for name, (before, after) in found.channels.items():
             table.add_row(escape(name), f"{after:,} of {before:,}")
-        Console(width=None if sys.stdout.isatty() else 140).print(table)
+        show_table(table)
     else:
         print("nothing can be taken out: single weights seldom empty a channel; prune with granularity='channel'")
-    costs = [_costs(network, example) for network in (model, found.model)]
-    for what, (before, after) in zip(("parameters", "MACs of one image"), zip(*costs, strict=True), strict=True):
+    networks = model, found.model
+    costs = {
+        "parameters": [sum(p.numel() for p in network.parameters()) for network in networks],
+        "MACs of one image": [count_macs(network, example) for network in networks],
+    }
+    for what, (before, after) in costs.items():
         print(f"{what}: {after:,} of {before:,} ({after / max(before, 1):.1%})")
     print(f"outputs differ from those of the masked network by {found.error:.0e} of the largest")
-
-
-def _costs(model: nn.Module, example: Any) -> tuple[int, int]:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example)
-    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2 // len(example)
 
 
 if __name__ == "__main__":

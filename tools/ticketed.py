@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pxframe.base.errors import PxframeError
@@ -45,6 +46,12 @@ def check_ticket_arguments(args: argparse.Namespace) -> None:
     check_file(args.ticket, "ticket")
     if args.weights is not None:
         check_file(args.weights, "checkpoint")
+
+
+def output(args: argparse.Namespace, ending: str) -> Path:
+    """What ``--out`` names, or a file or folder beside the ticket, its name with ``ending``."""
+    ticket = Path(args.ticket)
+    return Path(args.out) if args.out else ticket.with_name(f"{ticket.name.removesuffix('.safetensors')}{ending}")
 
 
 def built(args: argparse.Namespace) -> Ticketed:

@@ -62,6 +62,21 @@ def filled(inputs: Any, tensors: Iterable[Tensor]) -> Any:
     return mapped(lambda _: next(queue), inputs)
 
 
+def noise_like(inputs: Any, generator: torch.Generator) -> Any:
+    """``inputs`` with normal numbers of the same spread, at least 1, in each floating-point tensor; others as they are.
+
+    Args:
+        generator: on the CPU, so that the numbers do not depend on the device.
+    """
+
+    def drawn(like: Tensor) -> Tensor:
+        if not like.is_floating_point():
+            return like
+        return torch.randn(like.shape, generator=generator).to(like) * like.std(correction=0).clamp(min=1.0)
+
+    return mapped(drawn, inputs)
+
+
 def starting(inputs: Any) -> list[bool]:
     """For each tensor, whether paths start there: at floating-point tensors, or at all if there are none.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.inputs import dtype_of, few, leaves, mapped, starting_tensors
+from pxframe.base.inputs import dtype_of, few, leaves, mapped, noise_like, starting_tensors
 from pxframe.pruning.threshold import comparable, counts, reaches
 from pxframe.scoring.flops import inputs_first
 from pxframe.scoring.net import Net
@@ -173,13 +173,8 @@ def _connected(net: Net, weights: Mapping[str, Tensor], inputs: Any) -> tuple[bo
     if _gradients(net, weights, few(samples, 1), names=[])[0]:
         return True, set()
 
-    def noise(like: Tensor) -> Tensor:
-        if not like.is_floating_point():
-            return like
-        return torch.randn(like.shape, generator=generator).to(like) * like.std(correction=0).clamp(min=1.0)
-
     reached: set[str] = set()
-    for x in (samples, mapped(noise, samples)):
+    for x in (samples, noise_like(samples, generator)):
         by_input, by_weight = _gradients(net, weights, x, list(net.masks))
         if by_input:
             return True, set()

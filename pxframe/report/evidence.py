@@ -9,7 +9,7 @@ from pxframe.base.errors import some
 from pxframe.job.results import label
 from pxframe.report.embedded import inline
 from pxframe.report.found import fell
-from pxframe.report.measured import Measured, by_level, mean_and_deviation
+from pxframe.report.measured import Measured, by_level, by_variant, mean_and_deviation
 from pxframe.report.measured_figures import spectrum_figure, timing_figure, width_figure
 from pxframe.report.sections import number, spread_out
 
@@ -96,20 +96,12 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _variants(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each task and variant."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.get("task", ""), row["variant"]), []).append(row)
-    return list(groups.values())
-
-
 def _spectrum(rows: Sequence[Row]) -> dict[str, Any]:
     closest: dict[str, tuple[str, float]] = {}
     for title, here in by_level(rows).items():
         means = {
             some[0]["variant"]: found[0]
-            for some in _variants([row for row in here if row["sparsity"]])
+            for some in by_variant(row for row in here if row["sparsity"]).values()
             if (found := mean_and_deviation([row["distance"] for row in some])) is not None
         }
         if means:
@@ -122,7 +114,7 @@ def _spectrum(rows: Sequence[Row]) -> dict[str, Any]:
             **{"largest": _told(some, "largest", "{:.2e}".format), "seeds": len(some)},
             "closest": some[0]["variant"] in closest,
         }
-        for some in _variants(rows)
+        for some in by_variant(rows).values()
     ]
     return {"table": table, "closest": "; ".join(f"{who} ({number(value)})" for who, value in closest.values())}
 
@@ -134,7 +126,7 @@ def _method(rows: Sequence[Row], variant: str) -> str:
 
 def _width(rows: Sequence[Row]) -> dict[str, Any]:
     table, cut = [], []
-    for group in _variants(rows):
+    for group in by_variant(rows).values():
         lost = [{"lost": sum(layer["kept"] - layer["connected"] for layer in row["layers"])} for row in group]
         units = sum(layer["units"] for layer in group[0]["layers"])
         table.append(
@@ -151,7 +143,7 @@ def _width(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _timing(rows: Sequence[Row]) -> dict[str, Any]:
     table = []
-    for some_rows in _variants(rows):
+    for some_rows in by_variant(rows).values():
         first = some_rows[0]
         ill = [kind for kind in map(fell, some_rows) if kind]
         notes = [f"{ill.count(kind)} {kind}" for kind in dict.fromkeys(ill)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,14 +144,20 @@ def _family(row: Row) -> str:
     return re.sub(rf"-rounds={row['rounds']}(?=-|$)", "", row["method"])
 
 
+def by_variant(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """The rows of each task and variant, by both; a row without a task has the empty string."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.get("task", ""), row["variant"]), []).append(row)
+    return groups
+
+
 def by_level(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """The rows at each task and level of sparsity, by a title; the dense network's stand at each.
 
     Tasks are in the rows' order, and the densest level of each comes first.
     """
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.get("task", ""), row["variant"]), []).append(row)
+    groups = by_variant(rows)
     averaged = [
         {**some[0], "task": task, "sparsity": statistics.mean(row["sparsity"] for row in some)}
         for (task, _), some in groups.items()

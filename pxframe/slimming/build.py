@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.inputs import arguments, leaves
+from pxframe.base.inputs import arguments, leaves, noise_like
 from pxframe.base.undisturbed import undisturbed
-from pxframe.slimming.constant import constants, noise
-from pxframe.slimming.fold import fold, removable
+from pxframe.slimming.constant import constants
+from pxframe.slimming.fold import Idle, find_idle, fold
 from pxframe.slimming.groups import LAYERS, Graph, Group, load_torch_pruning, outputs_of, weight_of
 from pxframe.slimming.heads import attentions
 from pxframe.ticket.ticket import Ticket
@@ -68,11 +68,11 @@ def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     masked = copy.deepcopy(model).eval().requires_grad_()
     ticket.apply(masked)
-    batches = [example, *(noise(example, seed) for seed in (0, 1))]
-    work = _Work(masked, batches)
+    work = _Work(masked, [example, *_noise(example, (0, 1))])
     while work.heads() or work.channels():
         pass
-    error = work.difference(work.small, [example, *(noise(example, seed) for seed in (2, 3))])
+    fresh = [example, *_noise(example, (2, 3))]
+    error = _difference(work.small, fresh, [_outputs(masked, batch) for batch in fresh])
     if not error <= TOLERANCE:
         raise PxframeError(
             f"the slim network's outputs differ from those of the masked one by {error:.1e} of the largest; "
@@ -94,7 +94,8 @@ class _Work:
     def __init__(self, masked: nn.Module, batches: list[Any]) -> None:
         self.small = copy.deepcopy(masked)
         self.whole: dict[str, str] = {}
-        self._masked, self._batches = masked, batches
+        self._batches = batches
+        self._wanted = [_outputs(masked, batch) for batch in batches]
 
     def heads(self) -> bool:
         """Take out idle heads of one attention module; false if there are none."""
@@ -118,14 +119,14 @@ class _Work:
         for group in groups:
             group.whole = "an attention head goes as a whole" if group.root in of_heads else group.whole
         read = constants(self.small, sorted({name for group in groups for name in group.readers}), self._batches)
-        idle = {group.root: removable(group, self.small, read) for group in groups if not group.whole}
-        todo = [(group, idle[group.root]) for group in groups if idle.get(group.root)]
+        found = [find_idle(group, self.small, read) for group in groups if not group.whole]
+        todo = [idle for idle in found if idle.channels]
         if not todo:
             self._name_left(graph, groups)
         if not todo or self._same(lambda trial: self._take(trial, read, todo)):
             return bool(todo)
         for one in todo:  # some group is not what it seems
-            self._try(one[0].root, lambda trial, one=one: self._take(trial, read, [one]))  # type: ignore[misc]
+            self._try(one.group.root, lambda trial, one=one: self._take(trial, read, [one]))  # type: ignore[misc]
         return True
 
     def _name_left(self, graph: Graph, groups: Sequence[Group]) -> None:
@@ -138,29 +139,12 @@ class _Work:
                 readers = some(list(group.readers), 1)
                 self.whole[group.root] = group.whole or f"what {readers} reads there changes with the input"
 
-    def difference(self, model: nn.Module, batches: list[Any]) -> float:
-        """The largest difference of outputs, relative to the largest; infinity if their shapes differ, or for NaN."""
-        worst = 0.0
-        for batch in batches:
-            one, other = (_outputs(network, batch) for network in (self._masked, model))
-            if [x.shape for x in one] != [x.shape for x in other]:
-                return float("inf")
-            largest = max((float(x.abs().max()) for x in one if x.numel()), default=0.0)
-            for x, y in zip(one, other, strict=True):
-                difference = float((x - y).abs().max()) if x.numel() else 0.0
-                if not math.isfinite(difference):  # NaN would be less than nothing
-                    return float("inf")
-                worst = max(worst, difference / (largest or 1.0))
-        return worst
-
-    def _take(
-        self, model: nn.Module, read: Mapping[str, torch.Tensor], todo: Sequence[tuple[Group, list[int]]]
-    ) -> None:
-        for group, channels in todo:
-            fold(group, model, read, channels)
+    def _take(self, model: nn.Module, read: Mapping[str, torch.Tensor], todo: Sequence[Idle]) -> None:
+        for idle in todo:
+            fold(idle, model, read)
         graph = Graph(model, self._batches[0])
-        for group, channels in todo:
-            graph.remove(group, channels)
+        for idle in todo:
+            graph.remove(idle.group, idle.channels)
 
     def _try(self, name: str, take: Callable[[nn.Module], None]) -> None:
         if not self._same(take):
@@ -171,7 +155,7 @@ class _Work:
         trial = copy.deepcopy(self.small)
         try:
             take(trial)
-            same = self.difference(trial, self._batches) <= TOLERANCE
+            same = _difference(trial, self._batches, self._wanted) <= TOLERANCE
         except torch.OutOfMemoryError:
             raise
         except Exception:  # what does not run without these channels needs them
@@ -179,6 +163,29 @@ class _Work:
         if same:
             self.small = trial
         return same
+
+
+def _noise(example: Any, seeds: Iterable[int]) -> list[Any]:
+    return [noise_like(example, torch.Generator().manual_seed(seed)) for seed in seeds]
+
+
+def _difference(model: nn.Module, batches: Iterable[Any], wanted: Iterable[list[torch.Tensor]]) -> float:
+    """The largest difference of outputs from those wanted, relative to the largest of these, over all batches.
+
+    It is infinity if their shapes differ, or for NaN.
+    """
+    worst = 0.0
+    for batch, one in zip(batches, wanted, strict=True):
+        other = _outputs(model, batch)
+        if [x.shape for x in one] != [x.shape for x in other]:
+            return float("inf")
+        largest = max((float(x.abs().max()) for x in one if x.numel()), default=0.0)
+        for x, y in zip(one, other, strict=True):
+            difference = float((x - y).abs().max()) if x.numel() else 0.0
+            if not math.isfinite(difference):  # NaN would be less than nothing
+                return float("inf")
+            worst = max(worst, difference / (largest or 1.0))
+    return worst
 
 
 def _outputs(model: nn.Module, batch: Any) -> list[torch.Tensor]:

@@ -50,18 +50,6 @@ def positive(example: Any, seed: int) -> Any:
     return mapped(lambda x: _SMALL * _drawn(torch.ones_like(x), generator) if x.is_floating_point() else x, example)
 
 
-def noise(example: Any, seed: int) -> Any:
-    """Inputs of the shapes of ``example``, normal, as large as its own values; integers as they are."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def drawn(x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            return x
-        return torch.randn(x.shape, generator=generator).to(x) * x.std(correction=0).clamp(min=1.0)
-
-    return mapped(drawn, example)
-
-
 def _drawn(values: Tensor, generator: torch.Generator) -> Tensor:
     numbers = torch.rand(values.shape, generator=generator, dtype=torch.float64).to(values.device)
     return torch.where(values == 0, 0.0, 0.5 + numbers)

@@ -21,6 +21,7 @@ from torch import nn
 from pxframe.base.errors import PxframeError
 from pxframe.base.files import read_json, replacing, write_json
 from pxframe.base.inputs import arguments
+from pxframe.base.undisturbed import evaluating
 from pxframe.slimming.build import Slim
 
 WEIGHTS, DESCRIPTION, PROGRAM = "weights.safetensors", "slim.json", "program.pt2"
@@ -118,11 +119,10 @@ def _is_plain(value: Any) -> bool:
 def _save_program(path: Path, model: nn.Module, example: Any) -> bool:
     """Write the network in eval mode as a program of torch.export; false, with a warning, if torch cannot."""
     args, kwargs = arguments(example)
-    modes = {module: module.training for module in model.modules()}
     try:
-        with warnings.catch_warnings(), torch.no_grad(), replacing(path) as scratch:
+        with warnings.catch_warnings(), torch.no_grad(), evaluating(model), replacing(path) as scratch:
             warnings.simplefilter("ignore")
-            program = torch.export.export(model.eval(), args, kwargs, dynamic_shapes=_batches(args, kwargs))
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=_batches(args, kwargs))
             with scratch.open("wb") as file:
                 torch.export.save(program, file)
     except torch.OutOfMemoryError:
@@ -131,9 +131,6 @@ def _save_program(path: Path, model: nn.Module, example: Any) -> bool:
         reason = str(error).strip().partition("\n")[0]
         _log.warning("no %s: torch.export cannot trace the model (%s: %s)", path.name, type(error).__name__, reason)
         return False
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,21 @@ from pxframe.slimming.groups import Group
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def removable(group: Group, model: nn.Module, constants: Mapping[str, Tensor]) -> list[int]:
+class Idle(NamedTuple):
+    """Channels of a group that may be removed.
+
+    Attributes:
+        group: the group.
+        channels: their numbers.
+        carrier: the channel that stays and carries what some of them add; None if none is needed.
+    """
+
+    group: Group
+    channels: list[int]
+    carrier: int | None
+
+
+def find_idle(group: Group, model: nn.Module, constants: Mapping[str, Tensor]) -> Idle:
     """The channels of a group that every reader either ignores, or reads a constant from that can be folded.
 
     A constant that is not zero cannot become a bias where a convolution pads its input with zeros: near the border it
@@ -28,17 +42,16 @@ def removable(group: Group, model: nn.Module, constants: Mapping[str, Tensor]) -
             carried.append(channel)
     carrier = _carrier(group, model, constants, carried)
     found += [channel for channel in carried if carrier is not None and channel != carrier]
-    return sorted(found)[: group.size - 1]  # one channel stays, since a layer without any is none
+    # One channel stays, since a layer without any is none.
+    return Idle(group, sorted(found)[: group.size - 1], carrier)
 
 
-def fold(group: Group, model: nn.Module, constants: Mapping[str, Tensor], channels: list[int]) -> None:
+def fold(idle: Idle, model: nn.Module, constants: Mapping[str, Tensor]) -> None:
     """Put what the channels add into the biases of their readers, or into the channel that carries for the others."""
-    carried = [c for c in range(group.size) if _is_carried(group, model, constants, c)]
-    carrier = _carrier(group, model, constants, carried)
     with torch.no_grad():
-        for name, at in group.readers.items():
+        for name, at in idle.group.readers.items():
             layer: Any = model.get_submodule(name)
-            for channel in channels:
+            for channel in idle.channels:
                 for position, index in enumerate(at[channel]):
                     value = float(constants[name][index])
                     column = _column(layer, index)
@@ -47,8 +60,8 @@ def fold(group: Group, model: nn.Module, constants: Mapping[str, Tensor], channe
                     if not _pads(layer):
                         _add_bias(layer, value * column.flatten(1).sum(1))
                         continue
-                    assert carrier is not None
-                    other = at[carrier][position]
+                    assert idle.carrier is not None
+                    other = at[idle.carrier][position]
                     column_of_carrier = _column(layer, other)
                     column_of_carrier += column * (value / float(constants[name][other]))
 
@@ -64,11 +77,6 @@ def _state(layer: nn.Module, constants: Tensor, indices: list[int]) -> str:
         else:
             states.add("folds" if value == 0 or not _pads(layer) else "carried")
     return next((state for state in ("varies", "carried", "folds") if state in states), "ignored")
-
-
-def _is_carried(group: Group, model: nn.Module, constants: Mapping[str, Tensor], channel: int) -> bool:
-    states = {_state(model.get_submodule(name), constants[name], at[channel]) for name, at in group.readers.items()}
-    return "carried" in states and "varies" not in states
 
 
 def _carrier(group: Group, model: nn.Module, constants: Mapping[str, Tensor], carried: list[int]) -> int | None:

@@ -45,17 +45,23 @@ def count_cost(model: nn.Module, example: Any) -> Cost:
     parameters = list(model.parameters())
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     file = save(state)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(*args, **kwargs)
     own = sum(tensor.nbytes for tensor in (*parameters, *model.buffers()))
     return Cost(
         parameters=sum(p.numel() for p in parameters),
         nonzero=sum(int(p.count_nonzero()) for p in parameters),
-        macs=counter.get_total_flops() // 2 // samples(example),
+        macs=count_macs(model, example),
         disk=len(file),
         compressed=len(zlib.compress(file)),
         memory=own + peak(lambda: model(*args, **kwargs)),
     )
+
+
+def count_macs(model: nn.Module, example: Any) -> int:
+    """Multiply-accumulates of one sample in matrix products and convolutions, zeros multiplied too."""
+    args, kwargs = arguments(example)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(*args, **kwargs)
+    return counter.get_total_flops() // 2 // samples(example)
 
 
 def peak(function: Callable[[], Any]) -> int:

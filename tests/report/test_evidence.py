@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 import report_jobs as jobs
+from digits_job import digits_job
 
 from pxframe.report import write
 from pxframe.report.evidence import drawn
@@ -16,29 +17,14 @@ from pxframe.report.measured import Measured, by_level, outdated, read_measured
 from pxframe.report.write import write_report
 from pxframe_tools import cli
 
-CONFIG = """
-_root, _folder = {data!r}, "torchvision.datasets.ImageFolder"
-_digits = dict(
-    type="classification",
-    prepare=dict(
-        type="pxframe_tasks.demo.digits.write_folders", root=_root, size=8, classes=[0, 1, 2], part=(0.0, 0.2)
-    ),
-    data=dict(train=dict(type=_folder, root=_root + "/train"), test=dict(type=_folder, root=_root + "/test")),
-    head=None,
-    epochs=1,
-)
-seed = [0, 1]
-backbone = dict(type="cifar_resnet", depth=8, width=4, num_classes=3)
-prune = dict(scorer="magnitude", sparsity=[0.5, 0.9], samples=6, data=_digits, exclude=[])
-tasks = dict(digits=_digits)
-"""
+PRUNE = 'scorer="magnitude", sparsity=[0.5, 0.9]'
 
 
 @pytest.fixture(scope="module")
 def measured_folder(tmp_path_factory):
     """What the three commands leave, nothing else having been run."""
     place = tmp_path_factory.mktemp("evidence")
-    (place / "mine.py").write_text(CONFIG.format(data=str(place / "data")))
+    (place / "mine.py").write_text(digits_job(place / "data", PRUNE))
     job = [str(place / "mine.py"), "--work-dir", str(place / "work"), "--resume"]
     assert cli.main(["spectrum", *job, "--images", "4"]) == 0
     untrained = (place / "work" / "report.html").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from digits_job import digits_job
 
 import pxframe
 from pxframe.evidence.spectrum import log_distance
@@ -16,28 +17,13 @@ from pxframe.job.job import Job
 from pxframe.ticket.ticket import Ticket
 from pxframe_tools import cli
 
-CONFIG = """
-_root, _folder = {data!r}, "torchvision.datasets.ImageFolder"
-_digits = dict(
-    type="classification",
-    prepare=dict(
-        type="pxframe_tasks.demo.digits.write_folders", root=_root, size=8, classes=[0, 1, 2], part=(0.0, 0.2)
-    ),
-    data=dict(train=dict(type=_folder, root=_root + "/train"), test=dict(type=_folder, root=_root + "/test")),
-    head=None,
-    epochs=1,
-)
-seed = [0, 1]
-backbone = dict(type="cifar_resnet", depth=8, width=4, num_classes=3)
-prune = dict(scorer=["magnitude", "px"], sparsity=0.9, rounds=2, samples=6, data=_digits, exclude=[])
-tasks = dict(digits=_digits)
-"""
+PRUNE = 'scorer=["magnitude", "px"], sparsity=0.9, rounds=2'
 
 
 @pytest.fixture
 def job(tmp_path):
     config = tmp_path / "mine.py"
-    config.write_text(CONFIG.format(data=str(tmp_path / "data")))
+    config.write_text(digits_job(tmp_path / "data", PRUNE))
     return [str(config), "--work-dir", str(tmp_path / "work")]
 
 
