@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx import traceback as fx_traceback
+from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -58,12 +59,14 @@ class _Recorder(PlainMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        known = any(a in self._nodes for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor))
+        given: list[Any] = []
+        map_aggregate((args, kwargs), given.append)
+        known = any(a in self._nodes for a in given if isinstance(a, Tensor))
         if not known and torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         if torch.Tag.data_dependent_output in func.tags:
             raise RuntimeError(f"trying to get a value out of a traced tensor with {func}: data-dependent control flow")
-        read, named = pytree.tree_map_only(Tensor, self.node_of, (args, kwargs))
+        read, named = map_aggregate((args, kwargs), lambda a: self.node_of(a) if isinstance(a, Tensor) else a)
         node = self.graph.create_node("call_function", func, read, named, name=func.overloadpacket.__name__)
         out = func(*args, **kwargs)
         self.follow(out, node)
@@ -71,7 +74,7 @@ class _Recorder(PlainMode):
 
     def follow(self, value: Any, node: fx.Node) -> None:
         """Let ``node`` stand for ``value``, a tensor or a sequence of values."""
-        node.meta = {**fx_traceback.get_current_meta(), "val": pytree.tree_map_only(Tensor, _described, value)}
+        node.meta = {**fx_traceback.get_current_meta(), "val": _described(value)}
         if isinstance(value, Tensor):
             self._nodes[value] = node
         elif isinstance(value, (list, tuple)):
@@ -88,5 +91,7 @@ class _Recorder(PlainMode):
         return self._nodes[tensor]
 
 
-def _described(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+def _described(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return pytree.tree_map_only(Tensor, _described, value)
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")

@@ -78,7 +78,7 @@ class Rounds:
         keep = plan.kept(candidates, number, self.held)
         net.quotas = plan.quotas(net.masks, candidates, keep, self.held)
         scores = self._scores(net, number, where)
-        if not self._warned:
+        if not self._warned and (number == 1 or plan.checks(number, method.revives)):
             last = plan.kept(candidates, plan.rounds, self.held)
             if ties := tied_at_zero(scores, candidates, last):
                 _log.warning("%s: %s%s", where, ties, cause_of_zeros(net, self.example))

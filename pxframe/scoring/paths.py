@@ -183,7 +183,7 @@ def mantissas(
             dense[name], exponents[name] = scaled.mantissa.to(dense[name].dtype), scaled.exponent
         net.cache[key] = dense, exponents
     dense, exponents = net.cache[key]
-    left = {name: dense[name] * kept(mask, dense[name].dtype) for name, mask in net.masks.items()}
+    left = {name: kept(mask, dense[name].dtype).mul_(dense[name]) for name, mask in net.masks.items()}
     masked = {name: weight.requires_grad_(leaves) for name, weight in left.items()}
     return dense | masked, exponents
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pxframe.base.errors import PxframeError
 from pxframe.base.threads import repeatable
-from pxframe.engine.scaled import Scaled, add, align, power_of_two, writable
+from pxframe.engine.scaled import Exponent, Scaled, add, align, power_of_two, writable
 from pxframe.scoring.net import Net
 
 
@@ -111,13 +112,25 @@ def plain(scores: Mapping[str, Scaled]) -> dict[str, Tensor]:
     2**128; scores end at 2**90, so that sums of them, such as a channel's, and their products with a layer's size fit.
     """
     aligned = align(list(scores.values()))
-    ends = torch.stack([end for s in aligned if s.mantissa.numel() for end in s.mantissa.aminmax()])
-    top = torch.frexp(ends.abs().amax()).exponent
-    exponent = (90 - top).clamp(max=aligned[0].exponent)
-    exponent = torch.where(exponent + top < -60, -top, exponent)
-    if ends.device.type == "cpu" and -120 <= int(exponent) <= 120:
-        factor = power_of_two(int(exponent), ends)
-        return {name: value.mantissa * factor for name, value in zip(scores, aligned, strict=True)}
+    ends = [end for value in aligned if value.mantissa.numel() for end in value.mantissa.aminmax()]
+    exponent = _fitting(ends, aligned[0].exponent)
     half = exponent // 2  # 2**exponent itself may overflow
-    first, second = (power_of_two(e, ends) for e in (half, exponent - half))
+    first, second = (power_of_two(e, ends[0]) for e in (half, exponent - half))
+    if isinstance(exponent, int) and abs(exponent) <= 120:
+        factor = first * second
+        return {name: value.mantissa * factor for name, value in zip(scores, aligned, strict=True)}
     return {name: (value.mantissa * first).mul_(second) for name, value in zip(scores, aligned, strict=True)}
+
+
+def _fitting(ends: Sequence[Tensor], exponent: Exponent) -> Exponent:
+    """The exponent of scores as :func:`plain` gives them, by their smallest and largest mantissas.
+
+    On a CPU it is a number; a GPU does not wait for it.
+    """
+    if isinstance(exponent, int) and ends[0].device.type == "cpu":
+        top = math.frexp(max(abs(float(end)) for end in ends))[1]
+        fitting = min(90 - top, exponent)
+        return fitting if fitting + top >= -60 else -top
+    tops = torch.frexp(torch.stack(list(ends)).abs().amax()).exponent
+    known = (90 - tops).clamp(max=exponent)
+    return torch.where(known + tops < -60, -tops, known)

@@ -20,7 +20,7 @@ _LEAST = 1e-20
 def convolution(step: Step) -> Scaled:
     _, weight_node, _, *geometry = step.args
     transposed = geometry[3]
-    convolve = lambda m, w: torch.ops.aten.convolution(m, w, None, *geometry)  # noqa: E731
+    convolve = lambda m, w: torch.convolution(m, w, None, *geometry)  # noqa: E731
 
     def apply(value: Scaled, weight: Tensor) -> Scaled:
         """``weight``: [out, in / groups, *kernel]; transposed: [in, out / groups, *kernel]."""

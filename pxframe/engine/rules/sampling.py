@@ -69,7 +69,7 @@ def deformable_convolution(step: Step) -> Scaled:
     if not moves and open_mask:
 
         def convolve(m: Tensor, w: Tensor) -> Tensor:
-            return torch.ops.aten.convolution(m, w, None, stride, padding, dilation, False, [0, 0], groups)
+            return torch.convolution(m, w, None, stride, padding, dilation, False, [0, 0], groups)
 
         return step.weighted(value, weight_node, weight, convolve, terms)
 
