@@ -15,10 +15,10 @@ from pxframe.base.options import whole_number
 from pxframe.base.undisturbed import derived_seed, seeded, stream
 from pxframe.base.wrappers import unwrapped
 from pxframe.evidence.kernel import Kernel
-from pxframe.pruning.precision import full_precision
 from pxframe.refits.norms import batch_statistics
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
+from pxframe.scoring.precision import full_precision
 from pxframe.ticket.ticket import Ticket
 
 #: Rows of a kernel up to which its matrix is made: 128 MiB in float64.

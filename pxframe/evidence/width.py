@@ -11,10 +11,10 @@ from torch import nn
 
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
-from pxframe.pruning.precision import full_precision
 from pxframe.refits.fan_in import fan_in
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
+from pxframe.scoring.precision import full_precision
 from pxframe.ticket.ticket import Ticket
 
 

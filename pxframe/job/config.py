@@ -42,9 +42,11 @@ class Prune:
 
     Args:
         scorer: a name, ``dict(type=SCORER, **options)``, or a list of such; default: the registered default scorer. A
-            dict may hold ``rounds``, ``sparsity``, ``schedule``, ``scope``, ``distribution``, ``granularity``,
-            ``exclude`` and ``refit`` of its own as well.
+            dict may hold ``rounds``, ``sparsity`` (or ``flops``, ``params``, ``latency``), ``schedule``, ``scope``,
+            ``distribution``, ``granularity``, ``exclude`` and ``refit`` of its own as well.
         sparsity: share of weights (or channels) to prune, or a list: one ticket for each.
+        flops, params, latency: for channels, the share of the multiply-accumulates, the parameters or the time of one
+            image that the slim network is to have (:func:`pxframe.prune`), or a list: one ticket for each.
         rounds: rounds of scoring and masking; default: the scorer's own.
         schedule: ``"exponential"`` or ``"linear"``.
         scope: ``"global"``, one threshold, ``"layer"``, one in each layer, or ``"row"``, one for each output.
@@ -65,6 +67,9 @@ class Prune:
 
     scorer: Any = None
     sparsity: Any = None
+    flops: Any = None
+    params: Any = None
+    latency: Any = None
     rounds: int | None = None
     schedule: str | None = None
     scope: str | None = None
@@ -91,10 +96,10 @@ class Prune:
             raise PxframeError("prune.whole scores each task's model on its own images; leave prune.data out")
 
     def settings(self) -> dict[str, Any]:
-        """Arguments of :func:`pxframe.prune` that all scorers share, of those given, but for ``sparsity``."""
-        from pxframe.pruning.plan import PLAN_KEYS  # imports torch, which the checks of a config do not need
+        """Arguments of :func:`pxframe.prune` that all scorers share, of those given, but for how much they remove."""
+        from pxframe.pruning.plan import LEVELS, PLAN_KEYS  # imports torch, which the checks of a config do not need
 
-        given = {key: getattr(self, key) for key in PLAN_KEYS if key != "sparsity"}
+        given = {key: getattr(self, key) for key in PLAN_KEYS if key not in LEVELS}
         return {key: value for key, value in given.items() if value is not None}
 
 

@@ -14,11 +14,12 @@ from pxframe.job.made import digest
 from pxframe.plugin.registry import build, controls, default_scorer
 from pxframe.pruning.plan import PLAN_KEYS, Plan, split_settings
 from pxframe.pruning.rows import is_rows
+from pxframe.pruning.target import LEVELS
 from pxframe.refits.table import build_refit
 from pxframe.ticket.ticket import Ticket
 
 #: Settings that a control copies from the ticket it is compared with; it keeps its own values for all others.
-SHARED = ("sparsity", "scope", "distribution", "granularity", "exclude", "refit")
+SHARED = (*LEVELS, "scope", "distribution", "granularity", "exclude", "refit")
 _LONGEST = 100  # characters of a name, which is the name of a folder
 
 
@@ -53,15 +54,15 @@ def prunings(prune: Prune) -> dict[str, Pruning]:
     with within("prune"):
         shared = prune.settings()
         scorers = listed(default_scorer() if prune.scorer is None else prune.scorer)
-        levels = listed(prune.sparsity)
-        for key, values in {"sparsity": levels, "scorer": scorers}.items():
-            if not values:
-                raise PxframeError(f"{key!r} is an empty list")
+        if not scorers:
+            raise PxframeError("'scorer' is an empty list")
+        levels = _levels({key: getattr(prune, key) for key in LEVELS})
         found: dict[str, Pruning] = {}
         for scorer in scorers:
             config, own = split_settings(scorer)
-            for level in listed(own.pop("sparsity")) if "sparsity" in own else levels:
-                given = {**shared, **own, **({} if level is None else {"sparsity": level})}
+            of_its_own = {key: own.pop(key) for key in LEVELS if key in own}
+            for level in _levels(of_its_own) if of_its_own else levels:
+                given = {**shared, **own, **level}
                 pruning = _pruning(config, own, given, shared)
                 if pruning.name in found:
                     raise PxframeError(
@@ -70,6 +71,16 @@ def prunings(prune: Prune) -> dict[str, Pruning]:
                 found[pruning.name] = pruning
         beside = [_controls(prune.controls, one.settings, one.own) for one in found.values()]
         return _ordered([*found.values(), *(control for some in beside for control in some)])
+
+
+def _levels(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each sparsity and each target by itself; one without any if none is given."""
+    levels = []
+    for key, values in given.items():
+        if values is not None and not listed(values):
+            raise PxframeError(f"{key!r} is an empty list")
+        levels += [{key: value} for value in listed(values) if value is not None]
+    return levels or [{}]
 
 
 def controls_of(ticket: Ticket, prune: Prune, names: Iterable[str]) -> dict[str, Pruning]:
@@ -81,7 +92,8 @@ def controls_of(ticket: Ticket, prune: Prune, names: Iterable[str]) -> dict[str,
     keys = ("scope", "distribution", "granularity")
     settings: dict[str, Any] = {key: ticket.meta[key] for key in keys if key in ticket.meta}
     counted = "granularity" in settings and "sparsity_asked" in ticket.meta  # in channels, perhaps
-    settings["sparsity"] = ticket.meta["sparsity_asked"] if counted else ticket.sparsity
+    level = {"sparsity": ticket.meta["sparsity_asked"] if counted else ticket.sparsity}
+    settings |= ticket.meta.get("target") or level
     settings["exclude"] = [name for name in names if name not in ticket.masks]
     settings["exclude"] += [p for p in ticket.meta.get("exclude") or () if is_rows(p)]
     with within("prune"):
@@ -94,7 +106,9 @@ def _pruning(
 ) -> Pruning:
     method = build("scorer", scorer, beside=PLAN_KEYS)
     plan = Plan.of(method, given)
-    settings = {key: getattr(plan, key) for key in ("sparsity", "rounds", "schedule", "scope", "distribution")}
+    target = plan.target
+    settings = {"sparsity": plan.sparsity} if target is None else {target.kind: target.share}
+    settings |= {key: getattr(plan, key) for key in ("rounds", "schedule", "scope", "distribution")}
     asked = {"granularity": "weight", **method.defaults, **{k: v for k, v in given.items() if v is not None}}
     settings |= {key: asked[key] for key in ("granularity", "exclude", "refit") if key in asked}
     usual = {name: p.default for name, p in inspect.signature(type(method)).parameters.items()}
@@ -102,7 +116,9 @@ def _pruning(
     told = {**{key: value for key, value in scorer.items() if key != "type"}, **own}
     label = _label(method.name, {key: value for key, value in told.items() if key not in usual or usual[key] != value})
     # A scorer with a sparsity of its own makes one ticket, whatever the levels of the others.
-    name = label if "sparsity" not in given else f"{label}-{_percent(settings['sparsity'])}"
+    name = label
+    if any(key in given for key in LEVELS):
+        name += f"-{_percent(plan.sparsity)}" if target is None else f"-{target.kind}={_percent(target.share)}"
     return Pruning(name, label, dict(scorer), dict(own), settings, method.needs)
 
 
@@ -116,7 +132,7 @@ def _controls(names: Sequence[str] | None, settings: Mapping[str, Any], own: Map
     for name in controls() if names is None else names:
         method = build("scorer", name)
         # A control with a sparsity of its own, like the dense network, is one for all: it shares what the job sets.
-        ignored = {*method.defaults, *(own if "sparsity" in method.defaults else ())}
+        ignored = {*method.defaults, *((*own, *LEVELS) if "sparsity" in method.defaults else ())}
         if build_refit(settings.get("refit", "keep")).when == "between":  # it chooses a mask, which a control does not
             ignored.add("refit")
         given = {key: value for key, value in settings.items() if key in SHARED and key not in ignored}
@@ -129,7 +145,12 @@ def _ordered(found: Iterable[Pruning]) -> dict[str, Pruning]:
     every: dict[str, Pruning] = {}
     for pruning in found:
         every.setdefault(pruning.name, pruning)
-    return {p.name: p for p in sorted(every.values(), key=lambda p: round(p.settings["sparsity"], 3))}
+    return {p.name: p for p in sorted(every.values(), key=lambda p: round(_removed(p.settings), 3))}
+
+
+def _removed(settings: Mapping[str, Any]) -> float:
+    """The share that is removed, whatever it is a share of."""
+    return settings["sparsity"] if "sparsity" in settings else 1 - next(settings[k] for k in LEVELS if k in settings)
 
 
 def _percent(sparsity: float) -> str:

@@ -1,38 +1,32 @@
-"""Scoring and pruning: the loop of rounds around any scorer."""
+"""Scoring and pruning, as users call them."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from pxframe.base import ranks
-from pxframe.base.errors import PxframeError, blaming, some
+from pxframe.base.errors import blaming
 from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
-from pxframe.pruning.checks import check_outputs_first, check_scores
-from pxframe.pruning.granularity import Channel, Granularity
-from pxframe.pruning.joined import join_channels
+from pxframe.pruning.checks import check_scores
+from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
-from pxframe.pruning.precision import full_precision
-from pxframe.pruning.provenance import costs_of, provenance
-from pxframe.pruning.rounds import Known, Rounds
-from pxframe.pruning.rows import fused_rows, held_rows, whole
+from pxframe.pruning.rounds import Known
+from pxframe.pruning.rows import whole
+from pxframe.pruning.run import Run
 from pxframe.refits.table import Refit
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.model import Loss
 from pxframe.scoring.net import Net
-from pxframe.scoring.prunable import left_dense, prunable
-from pxframe.scoring.scorer import Scorer
+from pxframe.scoring.precision import full_precision
+from pxframe.scoring.prunable import prunable
 from pxframe.scoring.trained import Train
 from pxframe.ticket.ticket import Ticket
-
-_log = logging.getLogger(__name__)
 
 
 def score(
@@ -99,6 +93,9 @@ def prune(
     distribution: str | None = None,
     granularity: str | Mapping[str, Any] | Granularity | None = None,
     refit: str | Mapping[str, Any] | Refit | None = None,
+    flops: float | None = None,
+    params: float | None = None,
+    latency: float | None = None,
     loss: Loss | None = None,
     train: Train | None = None,
     exclude: Iterable[str] | None = None,
@@ -133,6 +130,11 @@ def prune(
             that are gone; or ``dict(type=..., **options)`` with the options of :mod:`pxframe.refits.table`. Of these,
             ``when="every"`` refits after each round, so that the next one scores the refitted network, and
             ``when="between"`` does so for the choice of the mask alone.
+        flops, params, latency: in place of a sparsity, for channels: the share of the multiply-accumulates, the
+            parameters, or the time of one sample (measured, on the model's device) that the network of
+            :func:`pxframe.slim` is to have, in (0, 1). The sparsity is looked for; what was reached is in
+            ``ticket.meta["reached"]``, and a warning tells where channels are too few to come within 2 % of the target.
+            For scorers that do not train; needs ``batches`` and the extra ``pxframe[slim]``.
         exclude: parameter names or patterns (``"head.*"``) that are not pruned and not counted; default: none. Of a
             weight that makes queries, keys and values together, ``"*.qkv.weight[q]"`` names the rows of the queries
             (``[k]``, ``[v]``); a ticket's sparsity counts rows left out in this way as kept.
@@ -149,71 +151,18 @@ def prune(
             The message names scorer, round and layer.
     """
     method, settings = build_scorer(scorer, options, train, prune)
-    asked: dict[str, Any] = {"sparsity": sparsity, "rounds": rounds, "schedule": schedule, "scope": scope}
-    asked |= {"distribution": distribution, "granularity": granularity, "exclude": exclude, "refit": refit}
+    asked: dict[str, Any] = {"sparsity": sparsity, "flops": flops, "params": params, "latency": latency}
+    asked |= {"rounds": rounds, "schedule": schedule, "scope": scope, "distribution": distribution}
+    asked |= {"granularity": granularity, "exclude": exclude, "refit": refit}
     plan = Plan.of(method, asked, settings)
     model = unwrapped(model)
 
+    data = Batches(batches, device_of(model), shared)
+    run = Run(model, data, method, loss, train, seed, known)
+
     def work() -> Ticket:
-        return _pruned(model, batches, method, plan, loss, train, seed, allow_collapse, known, shared)
+        return run.made(plan, allow_collapse) if plan.target is None else run.aimed(plan, allow_collapse)
 
     ticket = ranks.broadcast_object(work()) if shared else ranks.from_first(work)
     host().notify("pxframe_ticket_made", ticket=ticket)
-    return ticket
-
-
-def _pruned(
-    model: nn.Module,
-    batches: Iterable[Any] | None,
-    method: Scorer,
-    plan: Plan,
-    loss: Loss | None,
-    train: Train | None,
-    seed: int,
-    allow_collapse: bool,
-    known: Known | None,
-    shared: bool,
-) -> Ticket:
-    device = device_of(model)
-    data = Batches(batches, device, shared)
-    with full_precision(device, train) as train, seeded(derived_seed(seed, "pruning"), device) as generator:
-        example = example_of(method, data, loss)
-        if plan.refit.reads and example is None:
-            raise PxframeError(f"refit {plan.refit.name!r} reads inputs: pass batches")
-        excluded = whole(plan.exclude)
-        masks = full_masks(model, prunable(model, example, excluded))
-        if isinstance(plan.granularity, Channel) and plan.granularity.groups is not None:
-            plan = replace(plan, granularity=join_channels(plan.granularity, model, example, masks))
-        granularity = plan.granularity
-        fitting = granularity.fitting(masks)
-        given = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
-        given.pattern = granularity.pattern
-        check_outputs_first(plan.outputs_first, model, given, example)
-        with blaming("exclude"):
-            fused = fused_rows(given, example, plan.exclude)
-            given.held = held_rows(given.masks, fused, plan.exclude)
-            held = plan.held(given.held)
-        with blaming(f"refit {plan.refit.name!r}"):
-            plan.refit.check(given, data)
-        costs = costs_of(given, example, required=granularity.compute_aware)
-        rounds = Rounds(method, plan, data, example, held, costs, seed, known, allow_collapse)
-        net = rounds.run(given)
-    ticket = Ticket({name: mask.cpu() for name, mask in net.masks.items()}, start=rounds.start)
-    ticket.meta = {
-        **({"fused_rows": fused} if fused else {}),
-        **provenance(method, plan, given, example),
-        "sparsity": ticket.sparsity,
-        "seed": seed,
-        "left_dense": left_dense(model, fitting, excluded),
-        "macs": costs,
-        **({"collapsed": rounds.collapsed} if rounds.collapsed else {}),
-    }
-    ticket.meta["emptied"] = ticket.emptied
-    for text, names in {
-        "nothing is left of %s": ticket.emptied,
-        "almost nothing is left of %s": [f"{name} ({left} kept)" for name, left in ticket.nearly_emptied.items()],
-        "these weights stay dense: %s": ticket.meta["left_dense"],
-    }.items():
-        if names:
-            _log.warning(f"%s: {text}", method.name, some(names, most=8))
     return ticket

@@ -14,6 +14,7 @@ from pxframe.base.options import whole_number
 from pxframe.pruning.distribution import DISTRIBUTIONS, layer_counts
 from pxframe.pruning.granularity import Granularity, build_granularity
 from pxframe.pruning.schedule import SCHEDULES
+from pxframe.pruning.target import LEVELS, Target, check_sparsity, target_of
 from pxframe.pruning.threshold import counts, global_masks, layer_masks, row_masks
 from pxframe.refits.table import Refit, build_refit
 from pxframe.scoring.scorer import Scorer
@@ -21,7 +22,7 @@ from pxframe.scoring.scorer import Scorer
 SCOPES = ("global", "layer", "row")
 
 #: What a scorer's config and a scorer's ``defaults`` may set beside the scorer's own options.
-PLAN_KEYS = ("sparsity", "rounds", "schedule", "scope", "distribution", "granularity", "exclude", "refit")
+PLAN_KEYS = (*LEVELS, "rounds", "schedule", "scope", "distribution", "granularity", "exclude", "refit")
 _DEFAULTS = {
     "schedule": "exponential",
     "scope": "global",
@@ -72,20 +73,25 @@ class Plan:
     granularity: Granularity
     exclude: tuple[str, ...] = ()
     refit: Refit = field(default_factory=Refit)
+    target: Target | None = None
 
     @classmethod
     def of(cls, method: Scorer, *settings: Mapping[str, Any]) -> Plan:
         """The plan of ``method`` under ``settings``: dicts with any of :data:`PLAN_KEYS`.
 
         An earlier dict overrides a later one, and all of them override the scorer's own ``defaults``. A value of None
-        counts as not given.
+        counts as not given. A sparsity overrides a target, and the other way round.
         """
         found: dict[str, Any] = dict(_DEFAULTS)
         for source in (method.defaults, *reversed(settings)):
             for key in source:
                 if key not in PLAN_KEYS:
                     raise PxframeError(f"scorer {method.name!r}: there is no setting {key!r}{near(key, PLAN_KEYS)}")
-            found |= {key: value for key, value in source.items() if value is not None}
+            given = {key: value for key, value in source.items() if value is not None}
+            levels = [key for key in LEVELS if key in given]
+            if len(levels) > 1:
+                raise PxframeError(f"{' and '.join(levels)} both say how much is removed; give one of them")
+            found = {key: value for key, value in found.items() if not levels or key not in LEVELS} | given
         if found["scope"] == "global" and not method.comparable:
             raise PxframeError(
                 f"scorer {method.name!r}: its scores have another unit in each layer, so there is no global threshold; "
@@ -102,7 +108,12 @@ class Plan:
                 f"scorer {method.name!r} gives weights to start from that it has trained, and refit {refit.name!r} "
                 f"would fit them to the outputs of the untrained network: take refit 'bn'"
             )
-        granularity = build_granularity(found["granularity"])
+        granularity, target = build_granularity(found["granularity"]), target_of(found)
+        if target is not None and method.needs == "training":
+            raise PxframeError(
+                f"scorer {method.name!r} trains the network for each sparsity, and a target takes many: give sparsity "
+                f"instead of {target.kind}"
+            )
         return cls(
             sparsity=found.get("sparsity", granularity.default_sparsity),
             rounds=found.get("rounds", method.rounds),
@@ -112,6 +123,7 @@ class Plan:
             granularity=granularity,
             exclude=patterns(found["exclude"]),
             refit=refit,
+            target=target,
         )
 
     def __post_init__(self) -> None:
@@ -132,6 +144,11 @@ class Plan:
                 f"refit {self.refit.name!r} with when='between' stands between rounds: give 'rounds', at least 2"
             )
         self.granularity.check(self.sparsity, self.distribution)
+        if self.target is not None and not self.granularity.scores_channels:
+            raise PxframeError(
+                f"{self.target.kind} is a target for granularity 'channel', whose channels can be taken out; with "
+                f"granularity {self.granularity.name!r} give sparsity"
+            )
 
     @property
     def outputs_first(self) -> str:
@@ -230,21 +247,8 @@ class Plan:
             "granularity": self.granularity.describe(),
             "exclude": list(self.exclude),
             "refit": self.refit.describe(),
+            **({} if self.target is None else {"target": {self.target.kind: self.target.share}}),
         }
-
-
-def check_sparsity(sparsity: Any) -> None:
-    """Refuse a sparsity that is not a share of weights, in [0, 1)."""
-    if isinstance(sparsity, (list, tuple)):
-        raise PxframeError(
-            f"sparsity must be one number in [0, 1), got {sparsity!r}; prune once for each, or run a job: its config "
-            f"takes a list"
-        )
-    if isinstance(sparsity, bool) or not (isinstance(sparsity, (int, float)) and 0 <= sparsity < 1):
-        advice = "0.9 removes 90 % of the weights"
-        if not isinstance(sparsity, bool) and isinstance(sparsity, (int, float)) and 1 < sparsity < 100:
-            advice = f"did you mean {sparsity / 100:.10g}, which removes {sparsity} % of the weights?"
-        raise PxframeError(f"sparsity must be in [0, 1), got {sparsity!r}; {advice}")
 
 
 def patterns(exclude: Any) -> tuple[str, ...]:

@@ -14,11 +14,11 @@ from pxframe.base.wrappers import unwrapped
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import device_of
 from pxframe.pruning.checks import check_outputs_first
-from pxframe.pruning.precision import full_precision
 from pxframe.pruning.rows import fused_rows, held_rows
 from pxframe.refits.table import Refit, build_refit
 from pxframe.scoring.batches import Batches
 from pxframe.scoring.net import Net
+from pxframe.scoring.precision import full_precision
 from pxframe.ticket.ticket import Ticket
 
 

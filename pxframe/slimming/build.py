@@ -15,6 +15,7 @@ from torch import nn
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.inputs import arguments, leaves, noise_like
 from pxframe.base.undisturbed import undisturbed
+from pxframe.scoring.precision import full_precision
 from pxframe.slimming.constant import constants
 from pxframe.slimming.fold import Idle, find_idle, fold
 from pxframe.slimming.groups import LAYERS, Graph, Group, load_torch_pruning, outputs_of, weight_of
@@ -63,7 +64,22 @@ def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
         PxframeError: Torch-Pruning is missing or cannot read the model, or the outputs would differ from those of the
             masked network, in eval mode, by more than 1e-5 of the largest.
     """
+    found = slimmed(model, ticket, example)
+    if found.whole:
+        reasons = some([f"{name} ({why})" for name, why in found.whole.items()])
+        _log.warning("slim: nothing is left of some channels that stay, since they cannot be taken out: %s", reasons)
+    return found
+
+
+def slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
+    """As :func:`slim`, without a warning."""
     load_torch_pruning()
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    with full_precision(device):  # a GPU's usual float32 of convolutions has only ten bits
+        return _slimmed(model, ticket, example)
+
+
+def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     modes = {name: module.training for name, module in model.named_modules()}
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     masked = copy.deepcopy(model).eval().requires_grad_()
@@ -82,9 +98,6 @@ def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
         module.training = modes[name]
     for name, parameter in work.small.named_parameters():
         parameter.requires_grad_(trained.get(name, True))
-    if work.whole:
-        reasons = some([f"{name} ({why})" for name, why in work.whole.items()])
-        _log.warning("slim: nothing is left of some channels that stay, since they cannot be taken out: %s", reasons)
     return Slim(work.small, _fewer(masked, work.small), work.whole, error)
 
 

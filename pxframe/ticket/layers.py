@@ -66,7 +66,9 @@ def _layer(name: str, mask: Tensor, cost: Any, inside: tuple[Layer, ...] = ()) -
 def describe(ticket: Ticket) -> str:
     """One line: scorer, sparsity, weights left, layers with next to nothing left, weights that could not be pruned."""
     scorer = ticket.meta.get("scorer", "a ticket")
-    rest = f"; nothing left of {', '.join(ticket.emptied)}" if ticket.emptied else ""
+    asked = ticket.meta.get("target") or {}
+    rest = "".join(f"; {kind} {ticket.meta.get('reached', 1):.1%}, asked {share:.1%}" for kind, share in asked.items())
+    rest += f"; nothing left of {', '.join(ticket.emptied)}" if ticket.emptied else ""
     nearly = [f"{name} ({kept} kept)" for name, kept in ticket.nearly_emptied.items()]
     rest += f"; almost nothing left of {some(nearly, most=8)}" if nearly else ""
     dense = ticket.meta.get("left_dense") or []

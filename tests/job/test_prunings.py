@@ -140,3 +140,35 @@ def test_a_given_ticket_s_controls_have_its_layers_size_and_granularity():
     assert found["random-50.00"].settings["granularity"] == {"type": "2:4"}
     plain = controls_of(Ticket(masks), Prune(), ["a.weight"])
     assert [p.settings["sparsity"] for p in plain.values()] == [0, pytest.approx(1 - masks["a.weight"].float().mean())]
+
+
+def test_targets_are_levels_too_and_controls_share_them():
+    channel = {"type": "channel", "groups": "mean"}
+    found = prunings(Prune(scorer="magnitude", sparsity=0.5, flops=[0.5, 0.25], granularity=channel))
+    assert list(found) == [
+        *("dense", "magnitude-50.00", "magnitude-flops=50.00", "random-50.00", "random-flops=50.00"),
+        *("magnitude-flops=25.00", "random-flops=25.00"),
+    ]
+    random = found["random-flops=25.00"].settings
+    assert (random["flops"], random["granularity"]) == (0.25, channel)
+    assert "sparsity" not in random
+    assert not {"flops", "params", "latency"} & found["dense"].settings.keys()
+
+
+def test_a_scorer_may_have_targets_of_its_own():
+    own = {"type": "snip", "params": [0.3], "granularity": "channel"}
+    found = prunings(Prune(scorer=["magnitude", own], sparsity=0.9, controls=[]))
+    assert list(found) == ["snip-granularity=channel-params=30.00", "magnitude-90.00"]
+
+
+def test_controls_of_a_ticket_share_its_target():
+    mask = torch.tensor([[True, False]])
+    meta = {"granularity": {"type": "channel"}, "sparsity_asked": 0.3, "target": {"flops": 0.5}}
+    found = controls_of(Ticket({"weight": mask}, meta), Prune(), ["weight"])
+    assert found["random-flops=50.00"].settings["flops"] == 0.5
+
+
+@pytest.mark.parametrize("key", ["flops", "sparsity"])
+def test_an_empty_list_of_levels_is_refused(key):
+    with pytest.raises(PxframeError, match=f"'{key}' is an empty list"):
+        prunings(Prune(scorer="magnitude", **{key: []}))

@@ -10,6 +10,7 @@ import pxframe
 from pxframe.plugin.registry import default_scorer
 from pxframe.pruning.granularity import Unstructured
 from pxframe.pruning.plan import PLAN_KEYS, Plan, split_settings
+from pxframe.pruning.target import KINDS
 
 
 class Plain(pxframe.Scorer):
@@ -43,7 +44,7 @@ def model():
 
 def settings(ticket):
     names = {**dict.fromkeys(PLAN_KEYS), "sparsity": "sparsity_asked"}
-    return {key: ticket.meta[name or key] for key, name in names.items()}
+    return {key: ticket.meta[name or key] for key, name in names.items() if key not in KINDS}
 
 
 BUILT_IN = {
