@@ -25,6 +25,8 @@ KEYS = {
     "tasks": "name -> task config: where the tickets are transferred to",
     "transfer": "'mask': the ticket's mask on the dense pre-training's weights; 'mask+weights': the mask and its own "
     "weights, trained on 'pretrain'; default: its own where its method gives it some, else the dense ones",
+    "slim": "True takes the channels that a ticket removed out of each task's model before it is trained "
+    "(docs/slim.md); default: they stay, as zeros",
     "keep_checkpoints": "True keeps the last two optimizer checkpoints of finished runs; default: model.pth alone",
     "vis_backends": "mmengine's, that curves go to: [dict(type='TensorboardVisBackend')]; '{run}' names the run",
     "custom_imports": "mmengine's: dict(imports=['my_module']), imported before anything is built",
@@ -115,6 +117,7 @@ class JobConfig:
     work_dir: Path = Path("work_dirs")
     pretrain: dict[str, Any] | None = None
     transfer: str | None = None
+    slim: bool = False
     keep_checkpoints: bool = False
     vis_backends: list[dict[str, Any]] = field(default_factory=list)
 
@@ -200,6 +203,7 @@ def _checked(raw: Mapping[str, Any], file: Path) -> JobConfig:
         work_dir=checked_folder(raw.get("work_dir") or Path("work_dirs") / file.stem),
         pretrain=dict(pretrain) if pretrain else None,
         transfer=one_of("job", "transfer", raw.get("transfer"), TRANSFERS),
+        slim=one_of("job", "slim", raw.get("slim", False), (True, False)),
         keep_checkpoints=one_of("job", "keep_checkpoints", raw.get("keep_checkpoints", False), (True, False)),
         vis_backends=list(boards),
     )

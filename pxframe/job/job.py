@@ -18,6 +18,7 @@ from pxframe.job.prunings import Pruning, prunings
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.registry import build, packages_of
 from pxframe.plugin.task import Task
+from pxframe.slimming.groups import load_torch_pruning
 from pxframe.ticket.ticket import Ticket
 from pxframe.training.run import Setting
 
@@ -126,6 +127,10 @@ class Job:
         config, whole = self.config, self.whole
         if whole and self.given is not None:
             raise PxframeError("prune.whole makes tickets of each task's own; it cannot be used with a given ticket")
+        if config.slim and whole:
+            raise PxframeError("slim takes out channels of the backbone alone; it cannot be used with prune.whole")
+        if config.slim:
+            load_torch_pruning()
         if config.transfer == "mask+weights" and (whole or (self.given is None and self.pretrain is None)):
             raise PxframeError("transfer='mask+weights' trains tickets of the backbone on 'pretrain': give one")
         for name, one in self.tasks.items():

@@ -36,12 +36,19 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "deviation": statistics.stdev(values) if len(values) > 1 and finite else None,
                 **{key: statistics.mean(row[key] for row in group) for key in ("sparsity", "prunable_left")},
                 "seconds": statistics.mean(row["seconds"] for row in group),
+                **_slim(group),
                 "seeds": len(values),
                 "diverged": sum(bool(row.get("diverged")) for row in group),
                 "collapsed": sum(bool(row.get("collapsed")) for row in group),
             }
         )
     return averaged
+
+
+def _slim(group: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The mean shares of the dense network's cost, of the runs that were slimmed."""
+    found = [row["slim"] for row in group if row.get("slim")]
+    return {"slim": {kind: statistics.mean(one[kind] for one in found) for kind in found[0]}} if found else {}
 
 
 def label(row: Mapping[str, Any]) -> str:
@@ -51,14 +58,16 @@ def label(row: Mapping[str, Any]) -> str:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """One table on stdout: task x variant, with metric, sparsity, prunable weights left and seconds."""
+    """One table on stdout: task x variant, with metric, sparsity, what is left, and seconds."""
+    averaged = means(rows)
+    shares = next((list(row["slim"]) for row in averaged if row.get("slim")), [])
     table = Table(box=None, pad_edge=False)
     for column in ("task", "variant"):
         table.add_column(column)
-    for column in ("metric", "value", "sparsity", "prunable weights left", "seconds"):
+    for column in ("metric", "value", "sparsity", "prunable weights left", *shares, "seconds"):
         table.add_column(column, justify="right")
     previous = None
-    for row in means(rows):
+    for row in averaged:
         if previous not in (None, row["task"]):
             table.add_section()
         table.add_row(
@@ -68,6 +77,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
             _value(row),
             f"{row['sparsity']:.2%}",
             f"{row['prunable_left']:,.0f} of {row['prunable_total']:,}",
+            *(f"{row['slim'][kind]:.1%}" if row.get("slim") else "" for kind in shares),
             f"{row['seconds']:.0f}",
         )
         previous = row["task"]

@@ -134,11 +134,13 @@ def transfer(job: Job, task: str, variant: str, model: nn.Module, ticket: Ticket
         about["zero_shot"] = zero_shot(job.setting(), job.tasks[task], model, ticket)
     start = copy.deepcopy(model)
     with seeded(job.seed, torch.device("cpu")):
-        row = {**run_task(job, f"{task} {variant}", job.tasks[task], start, ticket, work_dir, recipe, say), **about}
+        slim = job.config.slim
+        found = run_task(job, f"{task} {variant}", job.tasks[task], start, ticket, work_dir, recipe, say, slim)
+    row = {**found, **about}
     save_row(file, row, recipe)
     remove_checkpoints(work_dir, keep=job.config.keep_checkpoints)
     ill = f"; diverged: the loss was not finite in epoch {row['diverged']}" if row["diverged"] else ""
-    say(f"{task}, {variant}: {shown(row)} in {row['seconds']:.0f} s{_untrained(row)}{ill}")
+    say(f"{task}, {variant}: {shown(row)} in {row['seconds']:.0f} s{_untrained(row)}{_slim(row)}{ill}")
     host().notify("pxframe_task_done", task=task, variant=variant, result=row)
     return row
 
@@ -148,7 +150,8 @@ def transfer_recipe(job: Job, task: str, model: nn.Module, ticket: Ticket | None
     config = job.config.tasks[task]
     known = {"ticket": ticket_digest(ticket)} if ticket is not None else {}
     weights = fingerprint(model.state_dict())
-    return job.recipe("transfer", {"task": config["type"]}, task=config, weights=weights, **known)
+    slim = {"slim": True} if job.config.slim else {}  # jobs without it keep the results that they have
+    return job.recipe("transfer", {"task": config["type"]}, task=config, weights=weights, **known, **slim)
 
 
 def ticket_digest(ticket: Ticket) -> str:
@@ -191,10 +194,13 @@ def run_task(
     work_dir: Path,
     recipe: dict[str, Any],
     say: Say,
+    slim: bool = False,
 ) -> dict[str, Any]:
     """Train ``model`` in ``work_dir``; an unfinished run there goes on if the same recipe began it."""
     _begin(job, work_dir, recipe, say)
-    return train(job.setting(), title, task, model, ticket, work_dir, resume=job.resume, made_by=digest(recipe))
+    return train(
+        job.setting(), title, task, model, ticket, work_dir, resume=job.resume, made_by=digest(recipe), slim=slim
+    )
 
 
 def _begin(job: Job, work_dir: Path, recipe: Mapping[str, Any], say: Say) -> None:
@@ -223,6 +229,12 @@ def _untrained(row: Mapping[str, Any]) -> str:
     found = row.get("zero_shot", {})
     refitted = f", refitted {found['start']:.2f}" if "start" in found else ""
     return f"; untrained {found['mask']:.2f}{refitted}" if found else ""
+
+
+def _slim(row: Mapping[str, Any]) -> str:
+    """``; slim: 49.9% flops, 30.1% params, 62.0% latency``; the empty string for a network that was not slimmed."""
+    found = row.get("slim")
+    return f"; slim: {', '.join(f'{share:.1%} {kind}' for kind, share in found.items())}" if found else ""
 
 
 def shown(row: dict[str, Any]) -> str:

@@ -13,11 +13,9 @@ from torch import nn
 
 from pxframe.base.errors import PxframeError
 from pxframe.base.inputs import few
-from pxframe.base.undisturbed import undisturbed
-from pxframe.pruning.target import KINDS, Target
+from pxframe.pruning.target import Target
 from pxframe.slimming.build import slimmed
-from pxframe.speed.clock import take_times
-from pxframe.speed.cost import count_macs
+from pxframe.speed.shares import KINDS, share_left
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
@@ -44,9 +42,8 @@ def reach(
     """Look for the sparsity at which the slim network comes nearest to a target.
 
     The share left falls with the sparsity, in steps, so its crossing with the target is bracketed (Brent's method). The
-    cost is that of the network without the removed channels, for the first sample of ``example`` in eval mode;
-    multiply-accumulates are those of matrix products and convolutions, and times are medians taken in turn with the
-    dense network's, where ``example`` is.
+    cost is that of the network without the removed channels, for the first sample of ``example``
+    (:func:`pxframe.speed.shares.share_left`).
 
     Args:
         model: as it was scored; it is not changed.
@@ -71,7 +68,7 @@ def reach(
         if ticket.meta.get("collapsed"):
             collapsed = ticket.meta["collapsed"]
             return -target.share
-        share = agreed(_left(target.kind, dense, slimmed(model, ticket, example).model, example))
+        share = agreed(share_left(target.kind, dense, slimmed(model, ticket, example).model.eval(), example))
         found.append(Reached(sparsity, share))
         return 0.0 if abs(share / target.share - 1) <= _NEAR else share - target.share
 
@@ -92,18 +89,6 @@ def reach(
                 raise PxframeError(text)
         _log.warning("%s", text)
     return best
-
-
-def _left(kind: str, dense: nn.Module, small: nn.Module, example: Any) -> float:
-    small.eval()
-    if kind == "params":
-        one, other = (sum(p.numel() for p in network.parameters()) for network in (small, dense))
-        return one / other
-    with undisturbed(dense), undisturbed(small):
-        if kind == "flops":
-            return count_macs(small, example) / count_macs(dense, example)
-        times = take_times({"dense": dense, "slim": small}, example, rounds=60)
-    return times["slim"][1] / times["dense"][1]
 
 
 def _channels(model: nn.Module) -> int:

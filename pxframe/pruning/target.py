@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pxframe.base.errors import PxframeError
+from pxframe.speed.shares import KINDS
 
-#: What a target may be a share of, and what a user calls it.
-KINDS = {"flops": "multiply-accumulates", "params": "parameters", "latency": "time of one forward pass"}
 #: Settings of which one says how much a ticket removes.
 LEVELS = ("sparsity", *KINDS)
 
@@ -19,7 +18,7 @@ class Target:
     """The share of a cost of the dense network that the slim one is to have.
 
     Attributes:
-        kind: one of :data:`KINDS`.
+        kind: one of :data:`pxframe.speed.shares.KINDS`.
         share: in (0, 1).
     """
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from pxframe.base.inputs import arguments, leaves, samples
 
@@ -58,6 +57,8 @@ def count_cost(model: nn.Module, example: Any) -> Cost:
 
 def count_macs(model: nn.Module, example: Any) -> int:
     """Multiply-accumulates of one sample in matrix products and convolutions, zeros multiplied too."""
+    from torch.utils.flop_counter import FlopCounterMode  # takes a quarter of a second to import
+
     args, kwargs = arguments(example)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(*args, **kwargs)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import Hook
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pxframe.base.errors import PxframeError
@@ -33,16 +33,25 @@ class TicketHook(Hook):
         self.classifier = classifier
 
     def before_train(self, runner: Any) -> None:
-        ticket, resumed = self.ticket, runner.iter > 0
-        try:
-            ticket.check(runner.model)
-        except PxframeError:
-            rest = {n: m for n, m in ticket.masks.items() if not n.startswith(f"{self.classifier}.")}
-            if not self.classifier or len(rest) == len(ticket.masks):
-                raise
-            ticket = Ticket(rest, ticket.meta, ticket.start)
+        ticket, resumed = fitting(self.ticket, runner.model, self.classifier), runner.iter > 0
         (ticket.apply if resumed else ticket.rewind)(runner.model)
         ticket.guard(runner.optim_wrapper.optimizer, runner.model)
+
+
+def fitting(ticket: Ticket, model: nn.Module, classifier: str) -> Ticket:
+    """The ticket; without its masks of the backbone's classifier where ``model`` has another head in its place.
+
+    Raises:
+        PxframeError: the ticket does not fit.
+    """
+    try:
+        ticket.check(model)
+    except PxframeError:
+        rest = {name: mask for name, mask in ticket.masks.items() if not name.startswith(f"{classifier}.")}
+        if not classifier or len(rest) == len(ticket.masks):
+            raise
+        return Ticket(rest, ticket.meta, ticket.start)
+    return ticket
 
 
 class StateHook(Hook):

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, default_collate
 
 from pxframe.base import ranks
 from pxframe.base.devices import checked_device
-from pxframe.base.errors import PxframeError, blaming, some
+from pxframe.base.errors import PxframeError, blaming, some, within
 from pxframe.training.hooks import FreezeHook
 from pxframe.training.repeatable import Repeatable, seed_worker
 from pxframe.training.reports import EpochLog, LateLosses
@@ -56,6 +56,7 @@ def make_runner(
     loop: Mapping[str, Any] | None = None,
     scope: str = "mmengine",
     hooks: Sequence[Hook] = (),
+    prepare: Callable[[nn.Module, Dataset], nn.Module] | None = None,
     log_level: str = "WARNING",
 ) -> TaskRunner:
     """Build a runner that is ready to ``train()`` and ``test()``, so that mistakes in a config show at once.
@@ -82,6 +83,7 @@ def make_runner(
             their order. With a loop, ``training.epochs`` is None, and the default schedule is a constant rate.
         scope: mmengine scope in which types are looked up, e.g. ``"mmseg"``.
         hooks: more mmengine hooks; :meth:`mmengine.runner.Runner.register_hook` adds others later.
+        prepare: given the model and the training data, gives the model that is trained in its place.
         log_level: least level of the messages that are printed.
 
     Raises:
@@ -98,6 +100,9 @@ def make_runner(
             "convert_to_iter_based": True,
         }
         schedule = [] if loop else [cosine]
+    if prepare is not None:
+        with within(where):
+            model = prepare(model, train)
     frozen = [FreezeHook(norms_only=not training.frozen)] if training.frozen or training.frozen_norms else []
     if frozen and not hasattr(model, "backbone"):
         raise PxframeError(f"{where}: 'frozen' needs a model with the attribute 'backbone', and this one has none")

@@ -25,6 +25,7 @@ from pxframe.ticket.ticket import Ticket
 from pxframe.training.hooks import StateHook, TicketHook
 from pxframe.training.reports import Divergence, EpochBar, Recorder
 from pxframe.training.sharing import equal
+from pxframe.training.slimmed import Slimming
 from pxframe.training.window import Window
 
 
@@ -44,10 +45,14 @@ class Setting:
     seed: int
     vis_backends: Sequence[Mapping[str, Any]] = ()
 
-    def runner(self, task: Task, backbone: nn.Module, work_dir: Path, resume: bool = False) -> Any:
-        """Build the task's runner. The task changes ``backbone`` in place, so pass a copy if it is needed later."""
+    def runner(self, task: Task, backbone: nn.Module, work_dir: Path, resume: bool = False, **more: Any) -> Any:
+        """Build the task's runner. The task changes ``backbone`` in place, so pass a copy if it is needed later.
+
+        Args:
+            more: further arguments of :func:`pxframe.make_runner`, which the task hands on.
+        """
         return task.runner(
-            backbone, self.provider, work_dir=work_dir, device=self.device, seed=self.seed, resume=resume
+            backbone, self.provider, work_dir=work_dir, device=self.device, seed=self.seed, resume=resume, **more
         )
 
 
@@ -84,6 +89,7 @@ def train(
     work_dir: Path,
     resume: bool = False,
     made_by: str = "",
+    slim: bool = False,
 ) -> dict[str, Any]:
     """Train ``backbone`` in place on ``task``, test it, and write the trained model to ``model.pth``.
 
@@ -93,18 +99,22 @@ def train(
         work_dir: folder of this run alone.
         resume: go on from the newest checkpoint in ``work_dir``, if there is one.
         made_by: digest of the run's recipe. The run does not resume from a checkpoint with another digest.
+        slim: take the channels that the ticket removed out of the model, and train what is left; the trained model is
+            written to the folder ``slim`` as well.
 
     Returns:
         ``metric`` (name of the task's main metric), ``value`` (its value), ``metrics`` (all values by name),
         ``seconds`` (since the run was started or resumed), ``epochs``, and ``diverged`` (the first epoch whose loss was
-        not finite, or None).
+        not finite, or None). With ``slim`` also ``slim``: the shares of the dense model's cost that are left.
     """
     begun = time.perf_counter()
     provider = setting.provider
     classifier, place = provider.classifier(backbone), provider.place(backbone)  # before the task strips it
-    runner = setting.runner(task, backbone, work_dir, resume=resume)
+    slimming = Slimming(ticket, classifier, setting.device) if slim and ticket is not None else None
+    more = {} if slimming is None else {"prepare": slimming}
+    runner = setting.runner(task, backbone, work_dir, resume=resume, **more)
     runner.made_by = made_by
-    if ticket is not None:
+    if ticket is not None and slimming is None:
         runner.register_hook(TicketHook(ticket, classifier))
     runner.register_hook(EpochBar(title))
     # It runs before the hook that writes checkpoints, so that the note on an epoch is in the checkpoint of this epoch.
@@ -117,6 +127,8 @@ def train(
     def export() -> None:
         with replacing(work_dir / "model.pth") as scratch:
             torch.save(task.export(runner.model, place), scratch)
+        if slimming is not None:
+            slimming.save(work_dir / "slim", runner.model)
 
     ranks.by_first(export)
     close(runner)
@@ -127,6 +139,7 @@ def train(
         "seconds": time.perf_counter() - begun,
         "epochs": runner.max_epochs,
         "diverged": getattr(runner, "diverged", None),
+        **({} if slimming is None else {"slim": slimming.shares}),
     }
 
 

@@ -115,9 +115,17 @@ class Detector(BaseModel):
         """Change nothing: mmengine would call a method of this name in the backbone, and timm's models have one."""
 
     def forward(
-        self, inputs: Sequence[Tensor], data_samples: Mapping[str, Sequence[Tensor]] | None = None, mode: str = "tensor"
+        self,
+        inputs: Sequence[Tensor] | Tensor,
+        data_samples: Mapping[str, Sequence[Tensor]] | None = None,
+        mode: str = "tensor",
     ) -> Any:
-        """The losses of uint8 images ``[3, H, W]`` of any sizes, or a dict ``found`` and ``truth`` for each image."""
+        """The losses of uint8 images ``[3, H, W]`` of any sizes, or a dict ``found`` and ``truth`` for each image.
+
+        Of normalised images ``[N, 3, H, W]`` alone, the maps of the pyramid, which is all that can be slimmed.
+        """
+        if data_samples is None and isinstance(inputs, Tensor):
+            return self.detection_head.backbone(inputs)
         if data_samples is None:
             raise PxframeError(
                 "a detector is no function of a tensor, and cannot be pruned as a whole; prune its backbone"

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.pruning import aim
+from pxframe.speed import shares
 
 X = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 DATA = [(X, torch.tensor([0, 1, 2, 3]))]
@@ -69,7 +69,7 @@ def test_the_time_is_measured_against_the_dense_network(model, monkeypatch):
         seen.append((set(networks), len(example)))
         return {name: (0.0, parameters(network) * 1e-6, 9.0) for name, network in networks.items()}
 
-    monkeypatch.setattr(aim, "take_times", take_times)
+    monkeypatch.setattr(shares, "take_times", take_times)
     ticket = pruned(model, latency=0.4)
     assert parameters(pxframe.slim(model, ticket, X).model) / parameters(model) == pytest.approx(0.4, rel=0.02)
     assert seen
@@ -79,7 +79,7 @@ def test_the_time_is_measured_against_the_dense_network(model, monkeypatch):
 def test_times_of_this_machine_are_taken(model):
     small = pxframe.slim(model, pruned(model, sparsity=0.9), X).model
     with torch.no_grad():
-        assert aim._left("latency", model, small, X[:1]) > 0
+        assert shares.share_left("latency", model, small, X[:1]) > 0
 
 
 class Counted(pxframe.Scorer):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from PIL import Image
+from slim_tasks import train_slim
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
@@ -503,3 +504,10 @@ def test_boxes_found_are_saved_and_drawn_beside_the_true_ones(root, tmp_path):
     write_json(file, {"found": said[:1]})
     with pytest.raises(PxframeError, match="is not of these 2 test images; run the job again"):
         it.pictures(tmp_path, 1)
+
+
+@pytest.mark.parametrize("head", ["fasterrcnn", "retinanet"])
+def test_a_slim_detector_is_trained(scenes, tmp_path, head):
+    result, maps = train_slim(task(scenes, head, epochs=1), tmp_path, 32)
+    assert all(level.shape[:2] == (2, 8) for level in maps.values())
+    assert result["metrics"].keys() == {"mAP", "mAP50", "mAP75"}

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
+from slim_tasks import train_slim
 
 import pxframe
 from pxframe.base.errors import PxframeError
@@ -536,3 +537,9 @@ def test_saved_labels_are_drawn_beside_the_truth_in_the_classes_colours(root, tm
         square = image[label % 255 > 0].mean(0)
         assert square.argmax() == (0 if 1 in label else 2)  # red or blue, as in the file: not BGR
     assert first.colours == {"background": "#000000", "bicycle": "#008000", "does not count": "#808080"}
+
+
+def test_a_slim_segmentor_is_trained(root, tmp_path):
+    result, maps = train_slim(task(root, epochs=1), tmp_path, 32)
+    assert maps.shape[:2] == (2, 21)
+    assert "mIoU" in result["metrics"]
