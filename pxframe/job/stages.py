@@ -122,6 +122,7 @@ def transfer(job: Job, task: str, variant: str, model: nn.Module, ticket: Ticket
         "prunable_left": ticket.kept,
         "prunable_total": ticket.total,
         "collapsed": ticket.meta.get("collapsed"),
+        **({"target": ticket.meta["target"]} if ticket.meta.get("target") else {}),
     }
     if about["collapsed"]:  # its output does not depend on its input: there is nothing to train
         row = {**about, "value": None, "metrics": {}, "seconds": 0.0, "epochs": 0, "diverged": None}

@@ -65,6 +65,7 @@ class Answer:
 
     Attributes:
         sparsity: of the level, the mean over its tickets.
+        target: what the tickets of the level aimed at in place of a sparsity, as ``flops 50 %``; else empty.
         best: row of means, as :func:`pxframe.job.results.means` gives it; None if no method's runs are all sound.
         second: that of the next best method, or None.
         difference: between the two, or None if there is no second.
@@ -79,12 +80,14 @@ class Answer:
     difference: Difference | None
     left_out: tuple[Row, ...]
     dense: Row | None
+    target: str = ""
 
 
 def levels(rows: Sequence[Row]) -> dict[tuple[str, str], float]:
     """The level of sparsity that each task's variants belong to: the mean sparsity there; 0 for all weights kept.
 
-    Two variants of one method are never at one level.
+    Two variants of one method are never at one level. Tickets that aim at a share of the cost are at one level if they
+    have the same target, whatever their sparsities.
     """
     return joined(means(rows))
 
@@ -93,19 +96,28 @@ def joined(averaged: Sequence[Row]) -> dict[tuple[str, str], float]:
     """:func:`levels` of rows that are means: each has a task, a variant, a method and a sparsity."""
     found: dict[tuple[str, str], float] = {}
     groups: list[list[Row]] = []
+    aimed: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(averaged, key=lambda row: row["sparsity"]):
         if not row["sparsity"]:
             found[row["task"], row["variant"]] = 0.0
+            continue
+        if target := target_text(row):
+            aimed.setdefault((row["task"], target), []).append(row)
             continue
         near = bool(groups) and 1 - row["sparsity"] >= (1 - groups[-1][0]["sparsity"]) * (1 - _SAME)
         if near and all((row["task"], row["method"]) != (one["task"], one["method"]) for one in groups[-1]):
             groups[-1].append(row)
         else:
             groups.append([row])
-    for group in groups:
+    for group in [*groups, *aimed.values()]:
         level = statistics.mean(row["sparsity"] for row in group)
         found |= {(row["task"], row["variant"]): level for row in group}
     return found
+
+
+def target_text(row: Row) -> str:
+    """``flops 50 %`` for a ticket that aimed at half of the multiply-accumulates; the empty string without a target."""
+    return ", ".join(f"{kind} {100 * share:.4g} %" for kind, share in (row.get("target") or {}).items())
 
 
 def percent(sparsity: float, beside: Iterable[float] = ()) -> str:
@@ -146,7 +158,7 @@ def _answer(task: str, level: float, here: Sequence[Row], dense: Row | None, row
         values = [{run["seed"]: run["value"] for run in runs[row["variant"]]} for row in (best, second)]
         shared = sorted(values[0].keys() & values[1].keys())
         compared = difference([(1 if up else -1) * (values[0][seed] - values[1][seed]) for seed in shared])
-    return Answer(task, level, best, second, compared, ill, dense)
+    return Answer(task, level, best, second, compared, ill, dense, target_text(here[0]))
 
 
 def difference(values: Sequence[float]) -> Difference:

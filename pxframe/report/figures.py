@@ -26,13 +26,14 @@ def methods(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows if row["sparsity"]))
 
 
-def _has_place(row: Row) -> bool:
+def has_place(row: Row) -> bool:
+    """Whether a run can be drawn: it has a finite value, and weights are left."""
     return row["value"] is not None and math.isfinite(row["value"]) and row["prunable_left"] > 0
 
 
 def drawn_tasks(rows: Sequence[Row]) -> list[str]:
     """The tasks that a pruned network has a finite result for."""
-    return list(dict.fromkeys(row["task"] for row in rows if row["sparsity"] and _has_place(row)))
+    return list(dict.fromkeys(row["task"] for row in rows if row["sparsity"] and has_place(row)))
 
 
 def metric_figure(rows: Sequence[Row], tasks: Sequence[str], titled: bool = True) -> Figure | None:
@@ -47,7 +48,7 @@ def metric_figure(rows: Sequence[Row], tasks: Sequence[str], titled: bool = True
     Returns:
         None if there is nothing to draw.
     """
-    shown = [row for row in rows if _has_place(row)]
+    shown = [row for row in rows if has_place(row)]
     tasks = [task for task in drawn_tasks(rows) if task in tasks]
     if not tasks:
         return None

@@ -71,7 +71,7 @@ def charts(rows: Sequence[Row], compared: Sequence[Answer]) -> list[dict[str, An
         mine = [answer for answer in compared if answer.task == task and answer.best is not None]
         levels_here = [answer.sparsity for answer in mine]
         told = [
-            f"at {percent(a.sparsity, levels_here)} % {a.best['method']}, {number(a.best['value'])}"
+            f"at {a.target or percent(a.sparsity, levels_here) + ' %'} {a.best['method']}, {number(a.best['value'])}"
             for a in mine
             if a.best
         ]

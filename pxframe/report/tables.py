@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pxframe.job.results import means
-from pxframe.report.compare import Answer, levels, percent
+from pxframe.report.compare import Answer, levels, percent, target_text
 
 Row = Mapping[str, Any]
 
-#: The columns that every file has; ``metrics.NAME`` and ``zero_shot.NAME`` follow where there are any.
+#: The columns that every file has; ``metrics.NAME``, ``zero_shot.NAME``, ``slim.NAME``, ... follow if any.
 COLUMNS = (
     *("task", "variant", "method", "seed", "metric", "unit", "higher_is_better", "value"),
     *("sparsity", "prunable_left", "prunable_total", "seconds", "epochs", "diverged", "collapsed"),
 )
-_NESTED = ("metrics", "zero_shot")
+_NESTED = ("metrics", "zero_shot", "slim", "target")
 
 
 def csv_text(rows: Sequence[Row]) -> str:
@@ -59,21 +59,22 @@ def latex_text(rows: Sequence[Row], answers: Sequence[Answer]) -> str:
         for row in mine:
             level = found[task, row["variant"]]
             cells.setdefault(row["method"], {})[level] = _cell(row, (task, row["variant"]) in best)
-        parts += ["", *_tabular(task, mine[0], columns, cells)]
+        targets = {found[task, row["variant"]]: escaped(target_text(row)) for row in mine}
+        heads = [targets[level] or rf"{percent(level, columns)}\,\%" for level in columns]
+        parts += ["", *_tabular(task, mine[0], dict(zip(columns, heads, strict=True)), cells)]
     return "\n".join(parts) + "\n"
 
 
-def _tabular(task: str, row: Row, columns: Sequence[float], cells: Mapping[str, Mapping[float, str]]) -> list[str]:
+def _tabular(task: str, row: Row, columns: Mapping[float, str], cells: Mapping[str, Mapping[float, str]]) -> list[str]:
     unit = f" ({escaped(row['unit'])})" if row.get("unit") else ""
     arrow = r"$\uparrow$" if row.get("higher_is_better", True) else r"$\downarrow$"
     wide = max(len(columns), 1)
-    heads = [rf"{percent(level, columns)}\,\%" for level in columns]
     lines = [
         rf"% {' '.join(task.split())}",
         rf"\begin{{tabular}}{{l{'r' * wide}}}",
         r"\toprule",
         rf"{escaped(task)}: {escaped(row['metric'])}{unit} {arrow} & \multicolumn{{{wide}}}{{c}}{{sparsity}} \\",
-        rf"method & {' & '.join(heads) or 'none'} \\",
+        rf"method & {' & '.join(columns.values()) or 'none'} \\",
         r"\midrule",
     ]
     for method, own in cells.items():

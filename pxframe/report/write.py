@@ -17,6 +17,7 @@ from pxframe.job.results import label
 from pxframe.plugin.task import Task
 from pxframe.report import sections
 from pxframe.report.compare import Answer, answers, lead, percent
+from pxframe.report.cost import cost_figure, cost_section
 from pxframe.report.drawing import save
 from pxframe.report.embedded import colours
 from pxframe.report.evidence import drawn, evidence
@@ -33,9 +34,10 @@ Row = Mapping[str, Any]
 def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
     """Write the report of a job, finished or not, into its work folder.
 
-    ``report.html`` is whole in itself; ``results.csv`` has every run, ``results.tex`` the means, and ``results.svg``
-    and ``results.pdf`` the figure, where there is something to draw. What ``spectrum``, ``width`` and ``timing``
-    measured is a section of the page, and has figures of these names. The same results give the same files.
+    ``report.html`` is whole in itself; ``results.csv`` has every run, ``results.tex`` the means. Where there is
+    something to draw, ``results.svg`` and ``results.pdf`` are the figure, and ``cost.svg`` and ``cost.pdf`` the one of
+    slim networks. What ``spectrum``, ``width`` and ``timing`` measured is a section of the page, and has figures of
+    these names. The same results give the same files.
 
     Args:
         root: the work folder.
@@ -51,7 +53,11 @@ def write_report(root: Path, tasks: Mapping[str, Task] | None = None) -> Path:
     found = read(root, without_results=measured.files)
     compared = answers(found.rows)
     order = methods([*found.rows, *measured.rows])
-    figures = {"results": metric_figure(found.rows, sections.tasks_of(found.rows)), **drawn(measured, order)}
+    figures = {
+        "results": metric_figure(found.rows, sections.tasks_of(found.rows)),
+        "cost": cost_figure(found.rows),
+        **drawn(measured, order),
+    }
     files = [
         (figure, root / f"{name}{suffix}")
         for name, figure in figures.items()
@@ -114,6 +120,7 @@ def _page(
         profiled=profiled,
         absent=some(tickets.absent, most=8),
         seconds=sections.seconds(found.rows),
+        cost=cost_section(found.rows),
         untrained=sections.untrained(found.rows),
         ill=sections.ill(found.rows, tickets),
         galleries=galleries(found, compared, tasks),
