@@ -16,6 +16,7 @@ from pxframe.base.files import replacing
 from pxframe.job.results import label
 from pxframe.plugin.task import Task
 from pxframe.report import sections
+from pxframe.report.benches import read_benches
 from pxframe.report.compare import Answer, answers, lead, percent
 from pxframe.report.cost import cost_figure, cost_section
 from pxframe.report.drawing import save
@@ -86,7 +87,8 @@ def _page(
     beside: Sequence[str],
 ) -> str:
     tickets = read_tickets(found)
-    notes = [*found.notes, *tickets.notes, *measured.notes, *outdated(measured, found.job)]
+    benches, damaged = read_benches(found.root)
+    notes = [*found.notes, *tickets.notes, *measured.notes, *outdated(measured, found.job), *damaged]
     by_layer, profiled = sections.layers(found.rows, tickets)
     environment = Environment(
         loader=PackageLoader("pxframe.report", "page"),
@@ -121,6 +123,7 @@ def _page(
         absent=some(tickets.absent, most=8),
         seconds=sections.seconds(found.rows),
         cost=cost_section(found.rows),
+        benches=benches,
         untrained=sections.untrained(found.rows),
         ill=sections.ill(found.rows, tickets),
         galleries=galleries(found, compared, tasks),

@@ -1,6 +1,7 @@
 """Slim networks in the report: against their cost, and ranked where they aimed at the same."""
 
 import csv
+import json
 
 import pytest
 import report_jobs as jobs
@@ -69,3 +70,32 @@ def test_a_job_without_slim_networks_says_nothing_of_cost(tmp_path):
     assert "What the slim networks cost" not in page
     assert not (tmp_path / "work" / "cost.svg").exists()
     assert cost_figure(jobs.several()) is None
+
+
+def bench(file, **changes):
+    network = dict.fromkeys(("parameters", "nonzero", "macs", "disk", "compressed", "memory"), 2_000_000)
+    network |= {"latency_seconds": [0.001, 0.0025, 0.003], "images_per_second": [10, 1234, 2000]}
+    setting = {"device": "cpu", "threads": 1, "batch": 32, "input": [3, 8, 8]}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"setting": setting, "networks": {"dense": network, "slim": {**network, **changes}}}))
+
+
+def test_benches_of_the_tickets_are_rows_of_the_page(tmp_path):
+    work = jobs.write(tmp_path / "work", jobs.several())
+    bench(work / "seed-0" / "tickets" / "px-90.00-bench.json", parameters=777)
+    page = write_report(work).read_text(encoding="utf-8")
+    assert "Size and speed" in page
+    assert "<td>777</td>" in page
+    assert "2.50 (1.00 to 3.00)" in page
+    assert "1,234 (10 to 2,000)" in page
+    assert "cpu, 1 thread, batches of 32" in page
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"setting": {}, "networks": {"dense": {}}}'])
+def test_a_damaged_bench_is_named_and_left_out(tmp_path, text):
+    work = jobs.write(tmp_path / "work", jobs.several())
+    bench(work / "seed-0" / "tickets" / "px-90.00-bench.json")
+    (work / "seed-0" / "tickets" / "px-80.00-bench.json").write_text(text)
+    page = write_report(work).read_text(encoding="utf-8")
+    assert "px-80.00-bench.json is damaged" in page
+    assert page.count('<th scope="row">px-90.00</th>') == 2
