@@ -18,8 +18,8 @@ def share_left(kind: str, dense: nn.Module, small: nn.Module, example: Any) -> f
     """The cost of ``small`` divided by that of ``dense``, both in eval mode.
 
     Args:
-        kind: one of :data:`KINDS`. Multiply-accumulates are those of matrix products and convolutions. Times are
-            medians of 60 measurements, taken in turn, where ``example`` is.
+        kind: one of :data:`KINDS`. Multiply-accumulates are those of matrix products and convolutions. Times are the
+            first quartiles of 60 measurements, taken in turn, where ``example`` is: other work only adds to them.
         example: inputs of both networks.
     """
     if kind == "params":
@@ -29,4 +29,4 @@ def share_left(kind: str, dense: nn.Module, small: nn.Module, example: Any) -> f
         if kind == "flops":
             return count_macs(small, example) / count_macs(dense, example)
         times = take_times({"dense": dense, "slim": small}, example, rounds=60)
-    return times["slim"][1] / times["dense"][1]
+    return times["slim"][0] / times["dense"][0]
