@@ -65,7 +65,7 @@ def sparse_on_cpu(model: nn.Module, example: Any, timing: Timing = timed) -> Spa
             chosen[layer] = csr
         taken = f"{1e3 * seconds['csr']:.3g} ms in CSR form, {1e3 * seconds['dense']:.3g} ms as it is"
         (result.sparse if layer in chosen else result.dense)[name] = taken
-    result.model = replaced(found, chosen)
+    result.model = replaced(found, chosen).eval()
     result.error = compared(result.model, model, example, TOLERANCE)
     return result
 

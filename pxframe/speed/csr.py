@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError
 
+#: So many positions of a linear layer are multiplied at once: what is read and written then stays in the processor's
+#: cache, where it has to be turned round in memory for the product, and back.
+_BLOCK = 256
+
 
 class _Csr(nn.Module):
     """Weights in CSR form. They are not trained: nothing here has a gradient.
@@ -43,7 +47,8 @@ class _Csr(nn.Module):
     def matrix(self) -> Tensor:
         """The weights as torch's CSR tensor ``[out, in]``; it shares the memory of what is stored here."""
         _hush()
-        return torch.sparse_csr_tensor(self.starts, self.columns, self.values, (len(self.starts) - 1, self.inputs))
+        size = len(self.starts) - 1, self.inputs
+        return torch.sparse_csr_tensor(self.starts, self.columns, self.values, size)
 
     @property
     def weight(self) -> Tensor:
@@ -72,15 +77,18 @@ class CsrLinear(_Csr):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer.weight, layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x [..., in]`` to ``[..., out]``, contiguous, as :class:`torch.nn.Linear` does."""
-        self._check(x)
-        product = torch.mm(self.matrix(), x.reshape(-1, self.inputs).t()).t()  # [positions, out], by columns in memory
-        if self.bias is None:
-            flat = product.contiguous()
-        else:  # one pass turns the memory and adds the bias
-            flat = torch.add(product, self.bias, out=product.new_empty(product.shape))
-        return flat.view(*x.shape[:-1], len(self.starts) - 1)
+    def forward(self, input: Tensor) -> Tensor:
+        """``input [..., in]`` to ``[..., out]``, contiguous, as :class:`torch.nn.Linear` does."""
+        self._check(input)
+        matrix, flat = self.matrix(), input.reshape(-1, self.inputs)
+        result = input.new_empty(len(flat), matrix.shape[0])
+        for read, out in zip(flat.split(_BLOCK), result.split(_BLOCK), strict=True):
+            product = torch.mm(matrix, read.t()).t()  # [positions, out], in memory the other way round
+            if self.bias is None:
+                out.copy_(product)
+            else:
+                torch.add(product, self.bias, out=out)
+        return result.view(*input.shape[:-1], matrix.shape[0])
 
 
 class CsrConv1x1(_Csr):
@@ -97,19 +105,18 @@ class CsrConv1x1(_Csr):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, stride={self.stride}"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x [N, in, H, W]`` or ``[in, H, W]`` to ``[(N,) out, H', W']``, as :class:`torch.nn.Conv2d` does."""
-        self._check(x)
-        x = x[..., :: self.stride[0], :: self.stride[1]]
-        outputs, size = len(self.starts) - 1, x.shape[-2:]
-        result = x.new_empty(*x.shape[:-3], outputs, *size)
-        matrix, bias = self.matrix(), None if self.bias is None else self.bias[:, None]
-        images, results = x.reshape(-1, self.inputs, *size), result.view(-1, outputs, size.numel())
+    def forward(self, input: Tensor) -> Tensor:
+        """``input [N, in, H, W]`` or ``[in, H, W]`` to ``[(N,) out, H', W']``, as :class:`torch.nn.Conv2d` does."""
+        self._check(input)
+        x = input[..., :: self.stride[0], :: self.stride[1]]
+        matrix, size = self.matrix(), x.shape[-2:]
+        result = x.new_empty(*x.shape[:-3], matrix.shape[0], *size)
+        images, results = x.reshape(-1, self.inputs, *size), result.view(-1, matrix.shape[0], size.numel())
         for image, out in zip(images, results, strict=True):  # an image is a matrix as it lies: [in, H' W']
-            if bias is None:
+            if self.bias is None:
                 torch.mm(matrix, image.flatten(1), out=out)
             else:
-                torch.addmm(bias, matrix, image.flatten(1), out=out)
+                torch.addmm(self.bias[:, None], matrix, image.flatten(1), out=out)
         return result
 
 
@@ -153,7 +160,8 @@ def missing() -> str:
 
 @functools.cache
 def _hush() -> None:
-    """Make the first CSR tensor of this process here, since torch warns of its beta state once, at the first one."""
+    """Make the first CSR tensors of this process here: torch warns once, of their beta state and of missing checks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.eye(1).to_sparse_csr()
+        made = torch.eye(1).to_sparse_csr()
+        torch.sparse_csr_tensor(made.crow_indices(), made.col_indices(), made.values(), (1, 1))
