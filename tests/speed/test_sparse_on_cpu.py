@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import timm
@@ -231,3 +233,13 @@ def test_the_real_clock_decides_too(model):
     for name, (dense, csr) in found.seconds.items():
         assert (name in found.sparse) == (csr < dense)
         assert min(dense, csr) > 0
+
+
+@needs_csr
+def test_the_guide(capsys):
+    guide = (Path(__file__).parents[2] / "docs" / "sparse.md").read_text(encoding="utf-8")
+    scope = {}
+    exec(re.findall(r"```python\n(.*?)```", guide, re.DOTALL)[0], scope)
+    layers = {**scope["fast"].sparse, **scope["fast"].dense}
+    assert all(text.endswith("as it is") for name, text in layers.items() if name.startswith("blocks."))
+    assert capsys.readouterr().out.count("in CSR form") == len(layers) - 1  # all but the patches' embedding

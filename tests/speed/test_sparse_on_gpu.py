@@ -5,7 +5,9 @@ CUTLASS, which runs on a CPU, and unpacked again. What is packed is real, and wh
 """
 
 import logging
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -243,3 +245,19 @@ def test_a_network_that_gives_something_else_is_not_given_to_the_user(rehearsed,
 
     with pytest.raises(pxframe.PxframeError, match=r"^with sparse layers the network's outputs differ by 1\.0e\+00 of"):
         pxframe.sparse_on_gpu(pruned(model=Odd()), images)
+
+
+def test_the_guide_on_a_pretended_gpu(monkeypatch, converted, capsys):
+    guide = (Path(__file__).parents[2] / "docs" / "sparse.md").read_text(encoding="utf-8")
+    block = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)[1]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    scope = {
+        "torch": torch,
+        "pxframe": pxframe,
+        "config": dict(type="timm", model="test_vit", pretrained=False),
+        "images": torch.randn(2, 3, 160, 160),
+    }
+    with PretendGPU():
+        exec(block, scope)
+    assert "blocks.0.attn.qkv" in scope["fast"].sparse
+    assert "'blocks.0.attn.qkv': '2:4'" in capsys.readouterr().out
