@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pxframe.scoring.scorer import Scorer
     from pxframe.slimming.build import Slim, slim
     from pxframe.slimming.files import load_slim
+    from pxframe.speed.cpu import sparse_on_cpu
+    from pxframe.speed.gpu import sparse_on_gpu
+    from pxframe.speed.sparse import Sparse
     from pxframe.ticket.ticket import Ticket
     from pxframe.training.make import make_runner
 
@@ -39,6 +42,7 @@ _PLACES = {
     "PxframeError": "pxframe.base.errors",
     "Scorer": "pxframe.scoring.scorer",
     "Slim": "pxframe.slimming.build",
+    "Sparse": "pxframe.speed.sparse",
     "Task": "pxframe.plugin.task",
     "Ticket": "pxframe.ticket.ticket",
     "TorchMetric": "pxframe.images.metrics",
@@ -54,6 +58,8 @@ _PLACES = {
     "score": "pxframe.pruning.loop",
     "scorers": "pxframe.plugin.registry",
     "slim": "pxframe.slimming.build",
+    "sparse_on_cpu": "pxframe.speed.cpu",
+    "sparse_on_gpu": "pxframe.speed.gpu",
     "tasks": "pxframe.plugin.registry",
 }
 
@@ -66,6 +72,7 @@ __all__ = [
     "PxframeError",
     "Scorer",
     "Slim",
+    "Sparse",
     "Task",
     "Ticket",
     "TorchMetric",
@@ -81,6 +88,8 @@ __all__ = [
     "score",
     "scorers",
     "slim",
+    "sparse_on_cpu",
+    "sparse_on_gpu",
     "tasks",
 ]
 

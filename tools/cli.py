@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "transfer": (transfer, "make the tickets of a job and train every task with each"),
     "report": (report, "write the report of a job: a page, tables and figures"),
     "slim": (slim, "take the channels that a ticket removed out of its backbone"),
-    "bench": (bench, "measure a ticket's network: dense, masked and slim"),
+    "bench": (bench, "measure a ticket's network: dense, masked, slim, sparse"),
     "spectrum": (spectrum, "compare the tangent kernels of a job's networks"),
     "width": (width, "count the units that the tickets of a job leave"),
     "timing": (timing, "time the methods of a job against their rounds"),

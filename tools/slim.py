@@ -57,7 +57,10 @@ def _print(model: nn.Module, found: Slim, example: Any) -> None:
             table.add_row(escape(name), f"{after:,} of {before:,}")
         show_table(table)
     else:
-        print("nothing can be taken out: single weights seldom empty a channel; prune with granularity='channel'")
+        print(
+            "nothing can be taken out: single weights seldom empty a channel; prune with granularity='channel', "
+            "or see what its zeros are worth: pxframe bench --sparse"
+        )
     networks = model, found.model
     costs = {
         "parameters": [sum(p.numel() for p in network.parameters()) for network in networks],

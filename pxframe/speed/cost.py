@@ -23,7 +23,8 @@ class Cost:
     Attributes:
         parameters: all of them, zeros too.
         nonzero: those that are not zero.
-        macs: multiply-accumulates of one sample, of matrix products and convolutions, zeros multiplied too.
+        macs: multiply-accumulates of one sample, of matrix products and convolutions, zeros multiplied too, but for
+            weights in CSR form.
         disk: bytes of the state dict as a safetensors file.
         compressed: bytes of this file when it is compressed by zlib.
         memory: the most bytes that parameters, buffers and intermediate values take together in a forward pass of the
@@ -56,13 +57,27 @@ def count_cost(model: nn.Module, example: Any) -> Cost:
 
 
 def count_macs(model: nn.Module, example: Any) -> int:
-    """Multiply-accumulates of one sample in matrix products and convolutions, zeros multiplied too."""
+    """Multiply-accumulates of one sample in matrix products and convolutions, zeros multiplied too.
+
+    A product with a matrix in CSR form counts those of the numbers that the matrix stores.
+    """
     from torch.utils.flop_counter import FlopCounterMode  # takes a quarter of a second to import
 
     args, kwargs = arguments(example)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    products = {torch.ops.aten.mm: _product_flops, torch.ops.aten.addmm: _product_flops}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=products) as counter:
         model(*args, **kwargs)
     return counter.get_total_flops() // 2 // samples(example)
+
+
+def _product_flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
+    """Operations of ``mm(a, b)`` and ``addmm(bias, a, b)``: torch counts a sparse matrix as if it were full."""
+    left, right = args[-2:]
+    numbers = left.values().numel() if left.layout is torch.sparse_csr else left.numel()
+    return 2 * numbers * right.shape[1]
+
+
+_product_flops._get_raw = True  # type: ignore[attr-defined]  # the counter then gives tensors, not their shapes
 
 
 def peak(function: Callable[[], Any]) -> int:
@@ -82,9 +97,9 @@ class _Live(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {tensor.untyped_storage().data_ptr() for tensor in leaves([args, kwargs or {}])}
+        given = {tensor.untyped_storage().data_ptr() for tensor in _stored([args, kwargs or {}])}
         result = func(*args, **(kwargs or {}))
-        for tensor in leaves(result):
+        for tensor in _stored(result):
             self._note(tensor, given)
         return result
 
@@ -101,3 +116,8 @@ class _Live(TorchDispatchMode):
     def _forget(self, at: int, size: int) -> None:
         self._known.discard(at)
         self._now -= size
+
+
+def _stored(value: Any) -> list[Tensor]:
+    """The tensors in ``value`` that have memory of their own; one in CSR form is made of others that have it."""
+    return [tensor for tensor in leaves(value) if tensor.layout is torch.strided]

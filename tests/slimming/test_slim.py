@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.slimming.build import TOLERANCE
+from pxframe.base.outputs import TOLERANCE
 
 
 class Plain(nn.Module):

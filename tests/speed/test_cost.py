@@ -7,6 +7,7 @@ from torch import nn
 from pxframe.speed import clock
 from pxframe.speed.clock import take_times
 from pxframe.speed.cost import count_cost, peak
+from pxframe.speed.csr import CsrConv1x1, CsrLinear, missing
 
 
 @pytest.fixture
@@ -63,3 +64,25 @@ def test_quick_networks_run_several_times_in_a_measurement():
     calls = []
     take_times({"quick": lambda x: calls.append(1)}, torch.zeros(1), rounds=1)
     assert len(calls) > 100
+
+
+@pytest.mark.skipif(bool(missing()), reason="this torch has no product of CSR matrices")
+def test_a_layer_in_csr_form_counts_what_it_stores():
+    """3 numbers of 4 x 6 are stored: with the column of each, and five starts of rows, in four bytes each."""
+    layer = nn.Linear(6, 4).requires_grad_(False)
+    layer.weight.zero_()
+    layer.weight[[0, 1, 3], [2, 5, 0]] = 1.0
+    sparse, x = CsrLinear(layer), torch.randn(5, 6)
+    cost = count_cost(nn.Sequential(sparse), x)
+    assert cost.parameters == cost.nonzero == 3 + 4
+    assert cost.macs == 3
+    assert cost.memory >= 4 * (3 + 4 + 3 + 5 + 5 * 4)
+    point = nn.Conv2d(6, 4, 1)
+    point.load_state_dict({"weight": layer.weight[:, :, None, None], "bias": layer.bias})
+    assert count_cost(CsrConv1x1(point), torch.randn(2, 6, 3, 5)).macs == 15 * 3
+
+
+def test_dense_products_count_as_before():
+    """A product without a bias is another operation than one with it."""
+    model = nn.Sequential(nn.Linear(6, 4, bias=False), nn.Linear(4, 3))
+    assert count_cost(model, torch.randn(5, 6)).macs == 24 + 12
