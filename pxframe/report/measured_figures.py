@@ -89,7 +89,8 @@ def width_figure(levels: Levels, order: Sequence[str], titled: bool = True) -> F
                     along_layers(lost, [share for _, share in shares], number)
             for panel in (kept, lost):
                 panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
-                panel.set_ylim(-0.04, max(1.04 * panel.get_ylim()[1], 0.1))
+                top = max(1.04 * panel.get_ylim()[1], 0.1)
+                panel.set_ylim(-0.04 * top, top)  # a marker at zero is not cut
             kept.set_ylabel("output units kept")
             lost.set_ylabel("kept, but on no path")
             layer_axes(kept, lost)
