@@ -13,7 +13,7 @@ from torch import nn
 import pxframe
 from pxframe.base.outputs import TOLERANCE
 from pxframe.speed import cpu
-from pxframe.speed.csr import CsrConv1x1, CsrLinear, CsrLayer, missing
+from pxframe.speed.csr import CsrConv1x1, CsrLayer, CsrLinear, missing
 from pxframe.speed.sparse import read_by, replaced
 
 needs_csr = pytest.mark.skipif(bool(missing()), reason="this torch has no product of CSR matrices")
