@@ -19,7 +19,7 @@ from pxframe.base.errors import PxframeError
 _BLOCK = 256
 
 
-class _Csr(nn.Module):
+class CsrLayer(nn.Module):
     """Weights in CSR form. They are not trained: nothing here has a gradient.
 
     Attributes:
@@ -67,7 +67,7 @@ class _Csr(nn.Module):
             )
 
 
-class CsrLinear(_Csr):
+class CsrLinear(CsrLayer):
     """What a linear layer gives, from weights in CSR form, for inference only.
 
     Args:
@@ -91,7 +91,7 @@ class CsrLinear(_Csr):
         return result.view(*input.shape[:-1], matrix.shape[0])
 
 
-class CsrConv1x1(_Csr):
+class CsrConv1x1(CsrLayer):
     """What a 1x1 convolution gives, from weights in CSR form, for inference only.
 
     Args:
@@ -120,7 +120,7 @@ class CsrConv1x1(_Csr):
         return result
 
 
-def csr_layer(layer: nn.Module) -> _Csr:
+def csr_layer(layer: nn.Module) -> CsrLayer:
     """The layer in CSR form; :func:`why_not` is empty for it."""
     return CsrLinear(layer) if isinstance(layer, nn.Linear) else CsrConv1x1(layer)  # type: ignore[arg-type]
 

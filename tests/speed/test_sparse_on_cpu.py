@@ -13,7 +13,7 @@ from torch import nn
 import pxframe
 from pxframe.base.outputs import TOLERANCE
 from pxframe.speed import cpu
-from pxframe.speed.csr import CsrConv1x1, CsrLinear, _Csr, missing
+from pxframe.speed.csr import CsrConv1x1, CsrLayer, CsrLinear, missing
 from pxframe.speed.sparse import read_by, replaced
 
 needs_csr = pytest.mark.skipif(bool(missing()), reason="this torch has no product of CSR matrices")
@@ -197,7 +197,7 @@ def test_a_torch_without_the_product_says_so(monkeypatch, caplog, model):
     assert [record.getMessage() for record in caplog.records] == [f"sparse_on_cpu: {reason}"]
     assert found.sparse == {}
     assert set(found.dense.values()) == {reason}
-    assert not any(isinstance(m, _Csr) for m in found.model.modules())
+    assert not any(isinstance(m, CsrLayer) for m in found.model.modules())
 
 
 def test_a_model_elsewhere_is_refused(model):
