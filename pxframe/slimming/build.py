@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from torch import nn
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.inputs import arguments, leaves, noise_like
-from pxframe.base.undisturbed import undisturbed
+from pxframe.base.inputs import noise_like
+from pxframe.slimming.compare import Wanted
 from pxframe.slimming.constant import constants
 from pxframe.slimming.fold import Idle, find_idle, fold
 from pxframe.slimming.groups import LAYERS, Graph, Group, load_torch_pruning, outputs_of, weight_of
@@ -72,7 +71,7 @@ def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     while work.heads() or work.channels():
         pass
     fresh = [example, *_noise(example, (2, 3))]
-    error = _difference(work.small, fresh, [_outputs(masked, batch) for batch in fresh])
+    error = Wanted(masked, fresh).difference(work.small)
     if not error <= TOLERANCE:
         raise PxframeError(
             f"the slim network's outputs differ from those of the masked one by {error:.1e} of the largest; "
@@ -95,7 +94,7 @@ class _Work:
         self.small = copy.deepcopy(masked)
         self.whole: dict[str, str] = {}
         self._batches = batches
-        self._wanted = [_outputs(masked, batch) for batch in batches]
+        self._wanted = Wanted(masked, batches)
 
     def heads(self) -> bool:
         """Take out idle heads of one attention module; false if there are none."""
@@ -155,7 +154,7 @@ class _Work:
         trial = copy.deepcopy(self.small)
         try:
             take(trial)
-            same = _difference(trial, self._batches, self._wanted) <= TOLERANCE
+            same = self._wanted.difference(trial) <= TOLERANCE
         except torch.OutOfMemoryError:
             raise
         except Exception:  # what does not run without these channels needs them
@@ -167,31 +166,6 @@ class _Work:
 
 def _noise(example: Any, seeds: Iterable[int]) -> list[Any]:
     return [noise_like(example, torch.Generator().manual_seed(seed)) for seed in seeds]
-
-
-def _difference(model: nn.Module, batches: Iterable[Any], wanted: Iterable[list[torch.Tensor]]) -> float:
-    """The largest difference of outputs from those wanted, relative to the largest of these, over all batches.
-
-    It is infinity if their shapes differ, or for NaN.
-    """
-    worst = 0.0
-    for batch, one in zip(batches, wanted, strict=True):
-        other = _outputs(model, batch)
-        if [x.shape for x in one] != [x.shape for x in other]:
-            return float("inf")
-        largest = max((float(x.abs().max()) for x in one if x.numel()), default=0.0)
-        for x, y in zip(one, other, strict=True):
-            difference = float((x - y).abs().max()) if x.numel() else 0.0
-            if not math.isfinite(difference):  # NaN would be less than nothing
-                return float("inf")
-            worst = max(worst, difference / (largest or 1.0))
-    return worst
-
-
-def _outputs(model: nn.Module, batch: Any) -> list[torch.Tensor]:
-    args, kwargs = arguments(batch)
-    with torch.no_grad(), undisturbed(model):
-        return [x.double() for x in leaves(model(*args, **kwargs)) if x.is_floating_point()]
 
 
 def _fewer(before: nn.Module, after: nn.Module) -> dict[str, tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -64,14 +64,18 @@ class Graph:
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
         self._graph = pruning.DependencyGraph()
+        made: list[Tensor] = []  # what layers make, the last first: not all of it leads to the outputs by gradients
         try:
-            with torch.enable_grad(), warnings.catch_warnings():
+            with torch.enable_grad(), warnings.catch_warnings(), ExitStack() as stack:
                 warnings.simplefilter("ignore")
+                for layer in layers_of(model):
+                    hook = layer.register_forward_hook(lambda module, args, output: made.insert(0, output))
+                    stack.callback(hook.remove)
                 self._graph.build_dependency(
                     model,
                     example_inputs=example,
                     forward_fn=lambda model, _: model(*args, **kwargs),
-                    output_transform=lambda output: [t for t in leaves(output) if t.grad_fn is not None],
+                    output_transform=lambda output: [t for t in (*leaves(output), *made) if t.grad_fn is not None],
                     verbose=False,
                 )
                 self._found = list(self._all())
@@ -90,6 +94,11 @@ class Graph:
             group = self._read(found)
             if group is not None and group.readers:
                 yield group
+
+    def ends(self) -> list[str]:
+        """Layers whose outputs no other layer is seen to read."""
+        read = [self._read(found) for found in self._found]
+        return [name for group in read if group is not None and not group.readers for name in group.makers]
 
     def remove(self, group: Group, channels: list[int]) -> None:
         """Take channels of a group out of the model."""
