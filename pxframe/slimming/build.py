@@ -71,7 +71,7 @@ def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     while work.heads() or work.channels():
         pass
     fresh = [example, *_noise(example, (2, 3))]
-    error = Wanted(masked, fresh).difference(work.small)
+    error = Wanted(masked, fresh, work.wanted.ends).difference(work.small)
     if not error <= TOLERANCE:
         raise PxframeError(
             f"the slim network's outputs differ from those of the masked one by {error:.1e} of the largest; "
@@ -94,7 +94,7 @@ class _Work:
         self.small = copy.deepcopy(masked)
         self.whole: dict[str, str] = {}
         self._batches = batches
-        self._wanted = Wanted(masked, batches)
+        self.wanted = Wanted(masked, batches)
 
     def heads(self) -> bool:
         """Take out idle heads of one attention module; false if there are none."""
@@ -154,7 +154,7 @@ class _Work:
         trial = copy.deepcopy(self.small)
         try:
             take(trial)
-            same = self._wanted.difference(trial) <= TOLERANCE
+            same = self.wanted.difference(trial) <= TOLERANCE
         except torch.OutOfMemoryError:
             raise
         except Exception:  # what does not run without these channels needs them

@@ -34,12 +34,16 @@ class Wanted:
     Args:
         model: in eval mode.
         batches: inputs of the model.
+        ends: :attr:`ends` for other batches of the same model, which takes a while to find.
+
+    Attributes:
+        ends: names of the layers whose outputs are compared; None where the model's outputs are enough.
 
     Raises:
         PxframeError: the model cannot be called with them.
     """
 
-    def __init__(self, model: nn.Module, batches: Sequence[Any]) -> None:
+    def __init__(self, model: nn.Module, batches: Sequence[Any], ends: list[str] | None = None) -> None:
         self._batches = batches
         try:
             outputs = [_outputs(model, batch) for batch in batches]
@@ -51,12 +55,13 @@ class Wanted:
                 f"the model cannot be called with the example ({type(error).__name__}: {reason}); give one tensor, or "
                 f"a tuple or dict of arguments: ([image],) for a model that takes a list of images"
             ) from error
-        self._picks = any(not x.is_floating_point() or not x.numel() for one in outputs for x in one)
-        if not self._picks:
+        self.ends = ends
+        if ends is None and any(not x.is_floating_point() or not x.numel() for one in outputs for x in one):
+            self.ends = Graph(model, batches[0]).ends()
+        if self.ends is None:
             self._runs = [_Run(one, [], []) for one in outputs]
-            return
-        self._ends = Graph(model, batches[0]).ends()
-        self._runs = [_run(model, batch, self._ends, None) for batch in batches]
+        else:
+            self._runs = [_run(model, batch, self.ends, None) for batch in batches]
 
     def difference(self, model: nn.Module) -> float:
         """The largest difference of a model's outputs, relative to the largest of these, over all batches.
@@ -67,10 +72,10 @@ class Wanted:
         worst = 0.0
         for batch, wanted in zip(self._batches, self._runs, strict=True):
             try:
-                if self._picks:
-                    given = _run(model, batch, self._ends, wanted.choices)
-                else:
+                if self.ends is None:
                     given = _Run(_outputs(model, batch), [], [])
+                else:
+                    given = _run(model, batch, self.ends, wanted.choices)
             except OtherOperations:
                 return math.inf
             worst = max([worst, apart(wanted.outputs, given.outputs), *_apart_before(wanted, given)])
@@ -81,7 +86,9 @@ def apart(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> float:
     """The largest difference of floating-point numbers, relative to the largest; infinite for other shapes or NaN."""
     if [x.shape for x in wanted] != [x.shape for x in given]:
         return math.inf
-    pairs = [(x.double(), y.double()) for x, y in zip(wanted, given, strict=True) if x.is_floating_point() and x.numel()]
+    pairs = [
+        (x.double(), y.double()) for x, y in zip(wanted, given, strict=True) if x.is_floating_point() and x.numel()
+    ]
     largest = max((float(x[x.isfinite()].abs().max()) for x, _ in pairs if x.isfinite().any()), default=0.0)
     worst = 0.0
     for x, y in pairs:
