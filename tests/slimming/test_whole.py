@@ -42,6 +42,20 @@ def test_detectors(name):
         assert found.model([x[0]])[0].keys() == {"boxes", "labels", "scores"}
 
 
+def test_a_detector_s_backbone_alone():
+    torch.manual_seed(0)
+    detector = shaken(DETECTORS["fasterrcnn"]())
+    masked = copy.deepcopy(detector)
+    ticket = without_rows(detector.backbone, 0.4, [])
+    ticket.apply(masked)
+    images = torch.randn(2, 3, 64, 64)
+    detector.backbone = pxframe.slim(detector.backbone, ticket, images).model
+    assert detector.backbone.body["0"][0].out_channels < 12
+    with torch.no_grad():
+        for one, other in zip(before_picking(masked, images), before_picking(detector, images), strict=True):
+            assert (one - other).abs().max() < 1e-5 * one.abs().max()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large"])
 def test_real_detectors(name):
