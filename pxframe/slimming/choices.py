@@ -8,7 +8,8 @@ they are made from is noted as well: the proof needs both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pxframe.base.inputs import leaves, mapped
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """An operation that reads floating-point numbers and gives integers or booleans.
 
     Attributes:

@@ -39,7 +39,8 @@ def export_onnx(model: nn.Module, example: Any, path: str | Path) -> float:
         the largest difference between outputs of onnxruntime and of torch, relative to the largest output.
 
     Raises:
-        PxframeError: packages are missing, torch is older than 2.6 or cannot export the model, or the difference is above 1e-4.
+        PxframeError: packages are missing, torch is older than 2.6 or cannot export the model, or the difference is
+            above 1e-4.
     """
     load_onnx()
     if not hasattr(torch.export.Dim, "AUTO"):
