@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pxframe.scoring.scorer import Scorer
     from pxframe.slimming.build import Slim, slim
     from pxframe.slimming.files import load_slim
+    from pxframe.slimming.onnx_file import export_onnx
     from pxframe.speed.cpu import sparse_on_cpu
     from pxframe.speed.gpu import sparse_on_gpu
     from pxframe.speed.sparse import Sparse
@@ -49,6 +50,7 @@ _PLACES = {
     "TrainedTask": "pxframe.images.task",
     "backbones": "pxframe.plugin.registry",
     "build_backbone": "pxframe.plugin.registry",
+    "export_onnx": "pxframe.slimming.onnx_file",
     "hookimpl": "pxframe.plugin.hookspecs",
     "load_checkpoint": "pxframe.plugin.checkpoint",
     "load_slim": "pxframe.slimming.files",
@@ -79,6 +81,7 @@ __all__ = [
     "TrainedTask",
     "backbones",
     "build_backbone",
+    "export_onnx",
     "hookimpl",
     "load_checkpoint",
     "load_slim",

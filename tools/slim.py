@@ -1,9 +1,10 @@
 """Take the channels that a ticket removed out of its backbone, and write the small network.
 
-    python tools/slim.py TICKET [--out FOLDER] [--weights FILE]
+    python tools/slim.py TICKET [--out FOLDER] [--weights FILE] [--onnx]
 
 The ticket's file says which backbone it was made from; it is built and pruned, and compared with the small network.
-FOLDER gets ``weights.safetensors``, ``slim.json`` and ``program.pt2``; ``docs/slim.md`` says how to load them.
+FOLDER gets ``weights.safetensors``, ``slim.json`` and ``program.pt2``, and with ``--onnx`` ``program.onnx``;
+``docs/slim.md`` says how to load them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="default: the ticket's name with -slim, beside it")
+    parser.add_argument("--onnx", action="store_true", help="write program.onnx too, checked with onnxruntime")
     add_ticket_arguments(parser)
 
 
@@ -33,14 +35,22 @@ def run(args: argparse.Namespace) -> int:
 
     from pxframe.slimming.build import slim
     from pxframe.slimming.files import save_slim
+    from pxframe.slimming.onnx_file import ONNX, export_onnx, load_onnx
 
+    if args.onnx:
+        load_onnx()
     given = built(args)
     example = torch.randn(2, *given.size, generator=torch.Generator().manual_seed(0))
     found = slim(given.model, given.ticket, example)
     _print(given.model, found, example)
     folder = output(args, "-slim")
     made_from = {"backbone": given.config, "ticket": Path(args.ticket).name, "input": given.size}
-    print("wrote " + ", ".join(str(file) for file in save_slim(folder, found, given.model, example, made_from)))
+    files = save_slim(folder, found, given.model, example, made_from)
+    if args.onnx:
+        error = export_onnx(found.model, example, folder / ONNX)
+        files.append(folder / ONNX)
+        print(f"outputs of onnxruntime differ from those of torch by {error:.0e} of the largest")
+    print("wrote " + ", ".join(str(file) for file in files))
     return 0
 
 

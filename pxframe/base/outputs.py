@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pxframe.base.inputs import arguments, leaves
 from pxframe.base.undisturbed import undisturbed
@@ -16,32 +16,38 @@ from pxframe.base.undisturbed import undisturbed
 TOLERANCE = 1e-5
 
 
-def outputs(model: nn.Module, batch: Any) -> list[torch.Tensor]:
-    """The floating-point tensors that a model gives for the inputs ``batch``, float64. The model is not changed."""
+def outputs(model: nn.Module, batch: Any) -> list[Tensor]:
+    """The tensors that a model gives for the inputs ``batch``, without gradients. The model is not changed."""
     args, kwargs = arguments(batch)
     with torch.no_grad(), undisturbed(model):
-        return [x.double() for x in leaves(model(*args, **kwargs)) if x.is_floating_point()]
+        return leaves(model(*args, **kwargs))
 
 
-def difference(model: nn.Module, batches: Iterable[Any], wanted: Iterable[list[torch.Tensor]]) -> float:
-    """The largest difference of a model's outputs from those wanted, relative to the largest of these.
+def apart(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> float:
+    """The largest difference of floating-point numbers, relative to the largest; infinite for other shapes or NaN."""
+    if [x.shape for x in wanted] != [x.shape for x in given]:
+        return math.inf
+    pairs = [
+        (x.double(), y.double()) for x, y in zip(wanted, given, strict=True) if x.is_floating_point() and x.numel()
+    ]
+    largest = max((float(x[x.isfinite()].abs().max()) for x, _ in pairs if x.isfinite().any()), default=0.0)
+    worst = 0.0
+    for x, y in pairs:
+        furthest = float(torch.where(x == y, 0.0, (x - y).abs()).max())  # infinities may be equal
+        if not math.isfinite(furthest):  # NaN would be less than nothing
+            return math.inf
+        worst = max(worst, furthest / (largest or 1.0))
+    return worst
+
+
+def difference(model: nn.Module, batches: Iterable[Any], wanted: Iterable[Sequence[Tensor]]) -> float:
+    """:func:`apart` of a model's outputs and those wanted, the largest over all batches.
 
     Args:
         batches: inputs of the model.
         wanted: for each of them what :func:`outputs` gave for the other model.
-
-    Returns:
-        infinity if shapes differ, or for NaN.
     """
-    worst = 0.0
-    for batch, one in zip(batches, wanted, strict=True):
-        other = outputs(model, batch)
-        if [x.shape for x in one] != [x.shape for x in other]:
-            return float("inf")
-        largest = max((float(x.abs().max()) for x in one if x.numel()), default=0.0)
-        for x, y in zip(one, other, strict=True):
-            furthest = float((x - y).abs().max()) if x.numel() else 0.0
-            if not math.isfinite(furthest):  # NaN would be less than nothing
-                return float("inf")
-            worst = max(worst, furthest / (largest or 1.0))
-    return worst
+    return max(
+        (apart(one, outputs(model, batch)) for batch, one in zip(batches, wanted, strict=True)),
+        default=0.0,
+    )

@@ -13,8 +13,9 @@ from torch import nn
 
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.inputs import noise_like
-from pxframe.base.outputs import TOLERANCE, difference, outputs
+from pxframe.base.outputs import TOLERANCE
 from pxframe.scoring.precision import full_precision
+from pxframe.slimming.compare import Wanted
 from pxframe.slimming.constant import constants
 from pxframe.slimming.fold import Idle, find_idle, fold
 from pxframe.slimming.groups import LAYERS, Graph, Group, load_torch_pruning, outputs_of, weight_of
@@ -85,7 +86,7 @@ def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     while work.heads() or work.channels():
         pass
     fresh = [example, *_noise(example, (2, 3))]
-    error = difference(work.small, fresh, [outputs(masked, batch) for batch in fresh])
+    error = Wanted(masked, fresh, work.wanted.ends).difference(work.small)
     if not error <= TOLERANCE:
         raise PxframeError(
             f"the slim network's outputs differ from those of the masked one by {error:.1e} of the largest; "
@@ -105,7 +106,7 @@ class _Work:
         self.small = copy.deepcopy(masked)
         self.whole: dict[str, str] = {}
         self._batches = batches
-        self._wanted = [outputs(masked, batch) for batch in batches]
+        self.wanted = Wanted(masked, batches)
 
     def heads(self) -> bool:
         """Take out idle heads of one attention module; false if there are none."""
@@ -165,7 +166,7 @@ class _Work:
         trial = copy.deepcopy(self.small)
         try:
             take(trial)
-            same = difference(trial, self._batches, self._wanted) <= TOLERANCE
+            same = self.wanted.difference(trial) <= TOLERANCE
         except torch.OutOfMemoryError:
             raise
         except Exception:  # what does not run without these channels needs them

@@ -25,7 +25,9 @@ _SMALL = 1e-6
 def opened(model: nn.Module) -> nn.Module:
     """A copy with positive parameters, float64, zeros where the model has zeros.
 
-    The weights of an output sum to one, so that values neither grow nor vanish.
+    The weights of an output sum to one, so that values neither grow nor vanish. A model may normalise its inputs first,
+    so that they are negative and large again. Therefore layers that come before any parameter, which values with no
+    gradient show, read small positive numbers instead; zeros stay zeros. The model must be run with gradients enabled.
     """
     generator = torch.Generator().manual_seed(0)
     copied = copy.deepcopy(model).double()
@@ -41,6 +43,15 @@ def opened(model: nn.Module) -> nn.Module:
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                 module.running_mean.copy_(-_SMALL * _drawn(module.running_mean, generator))
                 module.running_var.fill_(1.0)  # type: ignore[union-attr]
+
+    def begin(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = args[0]
+        if not values.requires_grad:
+            values = _SMALL * _drawn(values, generator)
+        return values.detach().requires_grad_(), *args[1:]  # detached, so that no graph of the whole network is kept
+
+    for name in layers:
+        copied.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(begin)
     return copied
 
 
@@ -64,10 +75,12 @@ def constants(model: nn.Module, names: Sequence[str], batches: Sequence[Any]) ->
         batches: inputs of the model.
 
     Returns:
-        tensors ``[channels]``, float64; all NaN for a layer that was not run.
+        tensors ``[channels]``, float64; all NaN for a layer that was not run, or has read nothing.
     """
-    actual = _values_read(model, names, batches, 1e-6)
-    of_open = _values_read(opened(model), names, [positive(batches[0], seed) for seed in (0, 1)], 1e-9)
+    with torch.no_grad():
+        actual = _values_read(model, names, batches, 1e-6)
+    with torch.enable_grad():
+        of_open = _values_read(opened(model), names, [positive(batches[0], seed) for seed in (0, 1)], 1e-9)
     return {name: torch.where(of_open[name].isnan(), torch.nan, value) for name, value in actual.items()}
 
 
@@ -77,6 +90,8 @@ def _values_read(model: nn.Module, names: Sequence[str], batches: Sequence[Any],
 
     def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if not args[0].numel():  # of no boxes, for example
+                return
             low, high = _ends(args[0].detach(), module)
             if name in ends:
                 low, high = torch.minimum(ends[name][0], low), torch.maximum(ends[name][1], high)
@@ -84,7 +99,7 @@ def _values_read(model: nn.Module, names: Sequence[str], batches: Sequence[Any],
 
         return hook
 
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         for name in names:
             stack.callback(model.get_submodule(name).register_forward_pre_hook(note(name)).remove)
         for batch in batches:

@@ -3,13 +3,12 @@
 ``weights.safetensors`` is its state dict. ``slim.json`` says what the state dict does not: the attributes of modules
 that differ from those of the dense network (``attributes``: by module, as in ``{"conv1": {"out_channels": 12}}``), and
 what the network was made from (``made_from``). ``program.pt2`` is the whole network as torch.export writes it, if it
-can.
+can. (``onnx_file`` writes ``program.onnx``.)
 """
 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from pxframe.base.files import read_json, replacing, write_json
 from pxframe.base.inputs import arguments
 from pxframe.base.undisturbed import evaluating
 from pxframe.slimming.build import Slim
+from pxframe.slimming.quiet import quiet
 
 WEIGHTS, DESCRIPTION, PROGRAM = "weights.safetensors", "slim.json", "program.pt2"
 #: Raised when the description means something else than before.
@@ -120,9 +120,8 @@ def _save_program(path: Path, model: nn.Module, example: Any) -> bool:
     """Write the network in eval mode as a program of torch.export; false, with a warning, if torch cannot."""
     args, kwargs = arguments(example)
     try:
-        with warnings.catch_warnings(), torch.no_grad(), evaluating(model), replacing(path) as scratch:
-            warnings.simplefilter("ignore")
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=_batches(args, kwargs))
+        with quiet(), torch.no_grad(), evaluating(model), replacing(path) as scratch:
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=any_batch(args, kwargs))
             with scratch.open("wb") as file:
                 torch.export.save(program, file)
     except torch.OutOfMemoryError:
@@ -134,7 +133,7 @@ def _save_program(path: Path, model: nn.Module, example: Any) -> bool:
     return True
 
 
-def _batches(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def any_batch(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """The first dimension of tensors may differ, where torch can find out itself if that holds (2.6 and later)."""
     auto = getattr(torch.export.Dim, "AUTO", None)
     if auto is None or not all(isinstance(x, torch.Tensor) for x in (*args, *kwargs.values())):

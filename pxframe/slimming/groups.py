@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from unittest.mock import patch
 
@@ -59,30 +60,24 @@ class Graph:
     def __init__(self, model: nn.Module, example: Any) -> None:
         pruning = load_torch_pruning()
         args, kwargs = arguments(example)
-        #: Layers whose outputs Torch-Pruning cannot follow to those who read them.
+        #: Layers whose outputs Torch-Pruning cannot follow to those who read them; found with the groups.
         self.lost: list[str] = []
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
         self._graph = pruning.DependencyGraph()
-        try:
-            with torch.enable_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._graph.build_dependency(
-                    model,
-                    example_inputs=example,
-                    forward_fn=lambda model, _: model(*args, **kwargs),
-                    output_transform=lambda output: [t for t in leaves(output) if t.grad_fn is not None],
-                    verbose=False,
-                )
-                self._found = list(self._all())
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever it meets in a model that it does not know
-            reason = str(error).strip().partition("\n")[0]
-            raise PxframeError(
-                f"Torch-Pruning cannot read the model's graph ({type(error).__name__}: {reason}); "
-                f"slim a part of it instead, such as model.backbone"
-            ) from error
+        made: list[Tensor] = []  # what layers make, the last first: not all of it leads to the outputs by gradients
+        with self._blaming(), torch.enable_grad(), warnings.catch_warnings(), ExitStack() as stack:
+            warnings.simplefilter("ignore")
+            for layer in layers_of(model):
+                hook = layer.register_forward_hook(lambda module, args, output: made.insert(0, output))
+                stack.callback(hook.remove)
+            self._graph.build_dependency(
+                model,
+                example_inputs=example,
+                forward_fn=lambda model, _: model(*args, **kwargs),
+                output_transform=lambda output: [t for t in (*leaves(output), *made) if t.grad_fn is not None],
+                verbose=False,
+            )
 
     def groups(self) -> Iterator[Group]:
         """The groups whose channels some layer reads: those of outputs of the model stay out."""
@@ -91,6 +86,11 @@ class Graph:
             if group is not None and group.readers:
                 yield group
 
+    def ends(self) -> list[str]:
+        """The layers that make no channels of these groups: their outputs stay. The last layers are among them."""
+        made = {name for group in self.groups() for name in group.makers}
+        return [name for layer in layers_of(self._model) if (name := self._names[layer]) not in made]
+
     def remove(self, group: Group, channels: list[int]) -> None:
         """Take channels of a group out of the model."""
         layer = self._model.get_submodule(group.root)
@@ -98,6 +98,25 @@ class Graph:
             warnings.simplefilter("ignore")
             pruner = self._graph.get_pruner_of_module(layer)
             self._graph.get_pruning_group(layer, pruner.prune_out_channels, sorted(channels)).prune()
+
+    @cached_property
+    def _found(self) -> list[Any]:
+        with self._blaming(), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return list(self._all())
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever Torch-Pruning meets in a model that it does not know
+            reason = str(error).strip().partition("\n")[0]
+            raise PxframeError(
+                f"Torch-Pruning cannot read the model's graph ({type(error).__name__}: {reason}); "
+                f"slim a part of it instead, such as model.backbone"
+            ) from error
 
     def _all(self) -> Iterator[Any]:
         """Torch-Pruning's group of every layer's outputs, each group once; what it cannot follow is left out."""

@@ -21,7 +21,6 @@ class Scaled(nn.Module):
 def test_the_largest_difference_is_relative_to_the_largest_output():
     x, y = torch.tensor([1.0, -4.0]), torch.tensor([0.5, 0.25])
     wanted = [outputs(Scaled(1.0), batch) for batch in (x, y)]
-    assert [len(one) for one in wanted] == [1, 1]  # whole numbers are no outputs to compare
     assert difference(Scaled(1.5), [x, y], wanted) == 0.5
     assert difference(Scaled(1.0), [x, y], wanted) == 0
 

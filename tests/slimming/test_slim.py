@@ -6,6 +6,7 @@ import sys
 import pytest
 import timm
 import torch
+from slim_networks import shaken
 from torch import nn
 
 import pxframe
@@ -25,19 +26,6 @@ class Plain(nn.Module):
 
     def forward(self, x):
         return self.c(self.b(self.act(self.norm(self.a(x)))))
-
-
-def shaken(model):
-    """The same model with numbers that a trained one might have in its norms and biases."""
-    torch.manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.5)
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.5)
-            module.running_var.uniform_(0.5, 1.5)
-    return model.eval()
 
 
 def masks_of(model, **rows):
@@ -111,6 +99,20 @@ def test_a_channel_that_only_looks_closed_stays():
     found = pxframe.slim(model, masks_of(model), torch.randn(2, 3, 8, 8))
     assert found.channels == {}
     assert equal(model, masks_of(model), found, 1000 * torch.randn(2, 3, 8, 8)) < 1e-6
+
+
+def test_a_channel_that_only_looks_closed_stays_where_the_model_normalises_its_inputs():
+    class Normalising(Plain):
+        def forward(self, x):
+            return super().forward((x - 0.5) / 0.2)
+
+    model = shaken(Normalising(padding=0))
+    with torch.no_grad():
+        model.norm.bias[2] = -50.0
+    ticket = masks_of(model, a=[4])
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {"a": (6, 5)}
+    assert equal(model, ticket, found, 1000 * torch.randn(2, 3, 8, 8)) < 1e-6
 
 
 def test_the_model_is_as_it_was_and_the_small_one_in_its_modes():

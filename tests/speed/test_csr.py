@@ -162,6 +162,7 @@ sparse(torch.randn(2, 6))
 """
 
 
+@pytest.mark.slow
 def test_torch_s_warnings_of_its_beta_state_do_not_reach_the_user(tmp_path):
     for what in ("write", "read"):  # torch warns once a process, so the first tensors of each count
         command = [sys.executable, "-W", "error", "-c", PROGRAM, what, str(tmp_path / "layer.pth")]

@@ -23,7 +23,7 @@ backbone = dict(type="cifar_resnet", depth=8, width=8, num_classes=3)
 slim = True
 pretrain = _digits
 prune = dict(
-    scorer="magnitude", flops=0.5, granularity=dict(type="channel", groups="mean"), samples=6, refit="bn", controls=[]
+    scorer="magnitude", sparsity=0.5, granularity=dict(type="channel", groups="mean"), samples=6, refit="bn", controls=[]
 )
 tasks = dict(own=_digits, new=dict(_digits, head=dict(type="Linear")))
 """
@@ -49,7 +49,7 @@ def test_a_job_trains_slim_networks_and_finds_them_again(config, tmp_path, capsy
     made = rows(tmp_path)
     assert [row["task"] for row in made] == ["own", "new"]
     for row in made:
-        assert row["slim"]["flops"] == pytest.approx(0.5, abs=0.03)
+        assert 0.2 < row["slim"]["flops"] < 0.9
         weights = torch.load(tmp_path / "work/seed-0" / row["task"] / row["variant"] / "model.pth", weights_only=True)
         dense = pxframe.build_backbone(dict(type="cifar_resnet", depth=8, width=8, num_classes=3))
         assert parameters(weights.values()) < 0.95 * parameters(dense.state_dict().values())
