@@ -23,7 +23,8 @@ backbone = dict(type="cifar_resnet", depth=8, width=8, num_classes=3)
 slim = True
 pretrain = _digits
 prune = dict(
-    scorer="magnitude", sparsity=0.5, granularity=dict(type="channel", groups="mean"), samples=6, refit="bn", controls=[]
+    **dict(scorer="magnitude", sparsity=0.5, granularity=dict(type="channel", groups="mean")),
+    **dict(samples=6, refit="bn", controls=[]),
 )
 tasks = dict(own=_digits, new=dict(_digits, head=dict(type="Linear")))
 """
