@@ -176,6 +176,18 @@ class Net:
         """theta * m: the prunable weights with the pruned ones at zero."""
         return {name: weight * kept(self.masks[name], weight.dtype) for name, weight in self.weights.items()}
 
+    def copied(self) -> nn.Module:
+        """A copy of the model in the mode it was handed over in, with the masked weights, for libraries that take one.
+
+        All of its parameters ask for gradients, and hold none.
+        """
+        with torch.no_grad(), undisturbed(self._model):  # a tensor with a gradient history could not be copied
+            model = copy.deepcopy(self._model)
+            values = {**self._parameters, **self._buffers, **self.masked()}
+            for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+                tensor.copy_(values[name])
+        return model.requires_grad_()
+
     def check_untouched(self, where: str, exact: bool = False) -> None:
         """Raise if a weight, buffer or mask of this net was written into.
 
