@@ -8,6 +8,7 @@ import pxframe
 from pxframe.base.devices import sent
 from pxframe.base.inputs import samples
 from pxframe.base.options import one_of
+from pxframe.scoring.samples import mean_squares
 
 LABELS = ("true", "sampled")
 
@@ -52,14 +53,10 @@ class Fisher(pxframe.Scorer):
     def score(self, net, batches):
         if self.labels == "sampled":
             batches = ((inputs, _drawn(net, inputs)) for inputs, _ in batches)
-        weights, number = {name: weight.to(net.path_dtype) for name, weight in net.weights.items()}, 0
-        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        for gradients in net.sample_gradients(batches):
-            for name, gradient in gradients.items():
-                # The product first: the square of a gradient alone may leave the range of its dtype.
-                total[name] += (gradient * weights[name]).square().sum(0)
-            number += len(gradient)
-        return {name: t / (2 * number) for name, t in total.items()}
+        weights = {name: weight.to(net.path_dtype) for name, weight in net.weights.items()}
+        # The product first: the square of a gradient alone may leave the range of its dtype.
+        squares = mean_squares(net, batches, lambda gradients: {n: g * weights[n] for n, g in gradients.items()})
+        return {name: mean / 2 for name, mean in squares.items()}
 
 
 def _drawn(net, inputs):

@@ -25,7 +25,8 @@ class ProsPr(Snip):
     order (512 images each in the paper). In training mode, BN uses the statistics of each batch.
 
     Scores have the shape of their weight. Those of ``score_channels`` (Sec. 4.3) have the shape ``[weight.shape[0]]``;
-    the magnitude is taken after the sum over a channel.
+    the magnitude is taken after the sum over a channel. In ``score_groups`` one mask entry multiplies all channels that
+    go together, and the magnitude is taken after the sum over their layers.
 
     Args:
         steps: M, the number of steps, at least 1.

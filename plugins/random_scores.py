@@ -19,6 +19,10 @@ class Random(pxframe.Scorer):
         """Draw one score a channel. A sum of scores over weights would favour channels with many weights."""
         return _drawn(net, {name: weight.shape[:1] for name, weight in net.weights.items()})
 
+    def score_groups(self, net, batches):
+        """Draw one score an entry. A sum of scores over layers would favour groups of many layers."""
+        return _drawn(net, {group: next(iter(members.values())).shape for group, members in net.ties.items()})
+
 
 def _drawn(net, shapes):
     return {name: sent(torch.rand(shape, generator=net.generator), net.device) for name, shape in shapes.items()}

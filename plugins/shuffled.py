@@ -8,6 +8,7 @@ from pxframe.base.errors import within
 from pxframe.base.undisturbed import stream
 from pxframe.plugin.registry import build
 from pxframe.pruning.plan import split_settings
+from pxframe.scoring.ties import joined
 
 #: What is copied from the other scorer, so that the core treats this one alike.
 _COPIED = ("needs", "rounds", "revives", "defaults", "comparable")
@@ -29,8 +30,9 @@ class Shuffled(pxframe.Scorer):
     (``"*.qkv.weight[q]"``) stay where they are. Of entries with equal scores at the threshold the core keeps some by
     their position, so a later round may see others of them pruned than the other scorer alone would.
 
-    ``score_channels`` permutes whole channels. Numbers of rounds, needs and default settings are the other scorer's,
-    and so is what training of the ticket is to start from. Settings of ``pxframe.prune`` stand beside ``of``.
+    ``score_channels`` permutes whole channels, and of layers whose channels go together all of them alike.
+    ``score_groups`` permutes the entries of such groups. Numbers of rounds, needs and default settings are the other
+    scorer's, and so is what training of the ticket is to start from. Settings of ``pxframe.prune`` stand beside ``of``.
 
     Args:
         of: the other scorer: its name or ``dict(type=NAME, **options)``.
@@ -56,32 +58,57 @@ class Shuffled(pxframe.Scorer):
         return {"of": self.of}
 
     def score(self, net, batches):
-        places = _places(net, {name: mask.numel() for name, mask in net.masks.items()}, _entries)
+        sizes = {name: mask.numel() for name, mask in net.masks.items()}
+        places = _places(net, sizes, {name: held.flatten() for name, held in net.held.items()})
         scores = self._inner.score(_unshuffled(net, places), batches)
         return {name: _moved(score, places[name]) for name, score in scores.items()}
 
     def score_channels(self, net, batches):
-        places = _places(net, {name: len(mask) for name, mask in net.masks.items()}, _channels)
+        places = _of_rows(net, _of_channels(net))
         scores = self._inner.score_channels(_unshuffled(net, places), batches)
         return {name: _moved(score, places[name]) for name, score in scores.items()}
+
+    def score_groups(self, net, batches):
+        places = _of_channels(net)
+        scores = self._inner.score_groups(_unshuffled(net, _of_rows(net, places)), batches)
+        return {group: _moved(score, places[group]) for group, score in scores.items()}
 
     def restart(self, net):
         return self._inner.restart(net)
 
 
-def _entries(held):
-    return held.flatten()
+def _of_channels(net):
+    """The places of channels: by layer, or by group where channels of several layers go together."""
+    sizes = {name: len(mask) for name, mask in net.masks.items()}
+    held = {name: held.flatten(1).any(1) for name, held in net.held.items()}
+    if net.ties:
+        none = {name: torch.zeros(size, dtype=torch.bool, device=net.device) for name, size in sizes.items()}
+        held = joined(net.ties, {**none, **held}, lambda rows: rows.any(0)) if held else {}
+        sizes = {group: len(next(iter(members.values()))) for group, members in net.ties.items()}
+    return _places(net, sizes, held)
 
 
-def _channels(held):
-    return held.flatten(1).any(1)
+def _of_rows(net, places):
+    """The places of the rows of each layer, from those of channels."""
+    if not net.ties:
+        return places
+    moved = {name: torch.empty(len(mask), dtype=torch.int64, device=net.device) for name, mask in net.masks.items()}
+    for group, members in net.ties.items():
+        for layer, at in members.items():
+            moved[layer][at] = at[places[group]]
+    return moved
 
 
-def _places(net, sizes, held_of):
-    """By layer, the place that each entry's score moves to, drawn in the first round: on the CPU, by the net's seed."""
+def _places(net, sizes, held):
+    """By layer, the place that each entry's score moves to, drawn in the first round: on the CPU, by the net's seed.
+
+    Args:
+        sizes: how many entries there are.
+        held: bool ``[entries]``, true where one stays at its place; layers without such entries may be left out.
+    """
     if "shuffled" not in net.memory:
         generator = stream(net.generator.initial_seed(), "shuffled")  # the other scorer draws what it would draw alone
-        held = {name: held_of(mask).cpu() for name, mask in net.held.items()}
+        held = {name: entries.cpu() for name, entries in held.items()}
         drawn = {name: _permutation(size, held.get(name), generator) for name, size in sizes.items()}
         net.memory["shuffled"] = {name: sent(places, net.device) for name, places in drawn.items()}
     return net.memory["shuffled"]

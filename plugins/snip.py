@@ -3,7 +3,8 @@
 import torch
 
 import pxframe
-from pxframe.scoring.gated import channel_parameters, channel_sums
+from pxframe.scoring.gated import channel_derivatives, channel_parameters
+from pxframe.scoring.ties import joined
 
 
 class Snip(pxframe.Scorer):
@@ -17,6 +18,9 @@ class Snip(pxframe.Scorer):
     norm if one follows at once (:mod:`pxframe.scoring.gated`): |sum over p of p * dL/dp|, p the norm's gamma and beta,
     or else the layer's weights and bias. Van Amersfoort, Alizadeh, Farquhar, Lane, Gal, "Single Shot Structured Pruning
     Before Training" (3SP), 2020. A channel pruned whole is scored by what the return of its weights would change.
+
+    ``score_groups``, shape ``[channels]``: |dL/dc| of one mask entry c that multiplies all channels that go together,
+    the magnitude of the sum over their layers of dL/dc with its sign.
     """
 
     name = "snip"
@@ -27,16 +31,21 @@ class Snip(pxframe.Scorer):
         return {name: (weight * gradients[name]).abs() for name, weight in net.weights.items()}
 
     def score_channels(self, net, batches):
-        values = {**net.parameters, **net.masked()}
-        gradients = self.gradients(net, batches, values)
+        return {name: slope.abs() for name, slope in self._slopes(net, batches).items()}
+
+    def score_groups(self, net, batches):
+        return {group: slope.abs() for group, slope in joined(net.ties, self._slopes(net, batches)).items()}
+
+    def _slopes(self, net, batches):
+        """By weight, dL/dc of a mask entry c on each output channel, with its sign, summed over batches."""
+        gradients = self.gradients(net, batches, {**net.parameters, **net.masked()})
         inputs, _ = next(iter(batches))
-        parts = channel_parameters(net.trace(net.one(inputs)))
-        sums = channel_sums(parts, {name: values[name] * g for name, g in gradients.items()}, net.weights)
-        scores = {}
+        gated = channel_derivatives(net, channel_parameters(net.trace(net.one(inputs))), gradients)
+        slopes = {}
         for name, weight in net.weights.items():
             back = (weight * gradients[name]).flatten(1).sum(1)
-            scores[name] = torch.where(net.masks[name].flatten(1).any(1), sums[name], back).abs()
-        return scores
+            slopes[name] = torch.where(net.masks[name].flatten(1).any(1), gated[name], back)
+        return slopes
 
     def gradients(self, net, batches, values=None):
         """dL/dp by name, summed over batches, at ``values`` (default: theta m). Where methods of this family differ."""

@@ -99,8 +99,8 @@ def test_the_methods_page_lists_every_scorer_its_options_and_rounds():
 
 
 def test_the_scorer_is_the_tested_one():
-    shown = next(b for b in blocks("python") if "class Taylor" in b)
-    tested = (ROOT / "tests/third_party/taylor/taylor.py").read_text(encoding="utf-8")
+    shown = next(b for b in blocks("python") if "class Squared" in b)
+    tested = (ROOT / "tests/third_party/squared/squared.py").read_text(encoding="utf-8")
     assert tested.endswith(shown)
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+import residual
 import torch
 import torch.nn.functional as F
 import zoo
@@ -74,6 +75,7 @@ def prune(gpu, model, batches, scorer, monkeypatch, **options):
     if method.needs != "training" and method.name != "phew":
         in_rounds(gpu, type(method), "score", monkeypatch)
         in_rounds(gpu, type(method), "score_channels", monkeypatch)
+        in_rounds(gpu, type(method), "score_groups", monkeypatch)
     # Whether many samples can be taken at once is asked once for each kind of batch.
     monkeypatch.setattr(samples, "_agree", lambda found, plain: True)
     if options.get("scope") != "layer":
@@ -142,11 +144,26 @@ def test_every_scorer_on_real_networks(method, name, monkeypatch):
     ],
     ids=["channel", "rescale", "reinit", "2:4", "layer", "erk"],
 )
-@pytest.mark.parametrize("scorer", ["snip", "px", "random", "force"])
+@pytest.mark.parametrize("scorer", ["snip", "px", "random", "force", "taylor"])
 def test_every_granularity(scorer, options, monkeypatch):
     sparsity = {} if options.get("granularity") == "2:4" else {"sparsity": 0.5}
     with PretendGPU() as gpu:
         prune(gpu, small(), data(), scorer, monkeypatch, rounds=2, allow_collapse=True, **{**sparsity, **options})
+
+
+@pytest.mark.parametrize("groups", ["mean", "entry"])
+@pytest.mark.parametrize(
+    "scorer", ["snip", "prospr", "random", "magnitude", "taylor", {"type": "shuffled", "of": "snip"}]
+)
+def test_channels_that_go_together(scorer, groups, monkeypatch):
+    scorer = {"type": "prospr", "steps": 1} if scorer == "prospr" else scorer
+    options = {"granularity": {"type": "channel", "groups": groups}, "exclude": ["head.*"], "allow_collapse": True}
+    options |= {"sparsity": 0.5, "rounds": 2}
+    with PretendGPU() as gpu:
+        ticket = prune(gpu, residual.residual(), residual.data(), scorer, monkeypatch, **options)
+    monkeypatch.undo()
+    here = pxframe.prune(residual.residual(), residual.data(), scorer, **options)
+    assert all(torch.equal(mask, here.masks[name]) for name, mask in ticket.masks.items())
 
 
 def reads_of_a_round(layers, scope):

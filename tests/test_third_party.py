@@ -16,11 +16,11 @@ SOURCES = Path(__file__).parent / "third_party"
 PROGRAM = """
 import torch, pxframe
 model, x, y = torch.nn.Linear(4, 3), torch.randn(5, 4), torch.randint(0, 3, (5,))
-scores = pxframe.score(model, [(x, y)], scorer="taylor")
+scores = pxframe.score(model, [(x, y)], scorer="squared")
 loss = torch.nn.functional.cross_entropy(model(x), y)
 expected = (torch.autograd.grad(loss, model.weight)[0] * model.weight) ** 2
 assert torch.allclose(scores["weight"], expected), "not the formula"
-ticket = pxframe.prune(model, [(x, y)], scorer="taylor", sparsity=0.5)
+ticket = pxframe.prune(model, [(x, y)], scorer="squared", sparsity=0.5)
 print(pxframe.scorers(), ticket.kept, ticket.meta["scorer"])
 """
 
@@ -62,7 +62,7 @@ def installed(tmp_path_factory):
     shutil.copytree(SOURCES, source)  # a build leaves files beside its source
     site = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    found = [str(source / name) for name in ("taylor", "regression")]
+    found = [str(source / name) for name in ("squared", "regression")]
     subprocess.run([*command, "--target", str(site), *found], check=True, capture_output=True, text=True)
     (site / "spots.py").write_text(SPOTS, encoding="utf-8")
     return {**os.environ, "PYTHONPATH": str(site)}
@@ -71,8 +71,8 @@ def installed(tmp_path_factory):
 def test_scorer_is_found_and_gives_its_formula(installed):
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=installed, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "'taylor'" in done.stdout
-    assert done.stdout.split()[-2:] == ["6", "taylor"]
+    assert "'squared'" in done.stdout
+    assert done.stdout.split()[-2:] == ["6", "squared"]
 
 
 @pytest.mark.slow

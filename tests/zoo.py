@@ -181,6 +181,7 @@ METHODS = {
     "force": dict(rounds=2),
     "fisher": {},
     "fisher, sampled labels": dict(type="fisher", labels="sampled"),
+    "taylor": {},
     "cap": dict(block=8, gradients=2),
     "wanda": {},
     "wanda, relative": dict(type="wanda", relative=True),

@@ -4,14 +4,14 @@ A plug-in is a module (or object) that an installed distribution names in its en
 
     [options.entry_points]
     pxframe =
-        taylor = my_package.taylor
+        squared = my_package.squared
 
 and that implements any of the hooks below::
 
     import pxframe
 
-    class Taylor(pxframe.Scorer):
-        name, needs = "taylor", "labels"
+    class Squared(pxframe.Scorer):
+        name, needs = "squared", "labels"
 
         def score(self, net, batches):
             gradients = net.gradients(batches)
@@ -19,7 +19,7 @@ and that implements any of the hooks below::
 
     @pxframe.hookimpl
     def pxframe_register(register):
-        register.scorer(Taylor)
+        register.scorer(Squared)
 
 A hook may take fewer arguments than its specification lists, never others. A plug-in that does not load, or does not
 fit these hooks, is reported with its distribution, version and cause; all other plug-ins work. Name the entry point

@@ -18,17 +18,21 @@ from pxframe.ticket.ticket import Ticket
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def check_scores(scores: Any, entries: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def check_scores(scores: Any, entries: Mapping[str, Tensor], where: str, of: str = "net.weights") -> dict[str, Tensor]:
     """Return the scores in the order of ``entries``: one for each entry, of its shape and on its device, all finite.
 
+    Args:
+        where: the scorer, and the round.
+        of: what of the net names the entries.
+
     Raises:
-        PxframeError: names ``where`` (scorer and round) and the layer.
+        PxframeError: names ``where`` and the layer.
     """
     if not isinstance(scores, Mapping):
         raise PxframeError(f"{where}: scores must be a dict of tensors by parameter name, got {type(scores).__name__}")
     for name, entry in entries.items():
         if name not in scores:
-            raise PxframeError(f"{where}: no score for {name!r}; give one tensor for each of net.weights")
+            raise PxframeError(f"{where}: no score for {name!r}; give one tensor for each of {of}")
         _check_score(scores[name], entry, f"{where}: the score of {name!r}")
     checked = {name: scores[name].detach() for name in entries}
     # One question to the device for all layers. A sum is not finite if any score is not, and may overflow by itself.

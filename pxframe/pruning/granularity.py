@@ -17,8 +17,9 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError, near
 from pxframe.base.options import check_options, one_of
 
-#: What the score of channels that go together may be, of those of the layers that make them.
-GROUP_SCORES = ("sum", "mean", "max")
+#: What the score of channels that go together may be: that of one mask entry on all of them, or one made of those of
+#: the layers that make them.
+GROUP_SCORES = ("sum", "mean", "max", "entry")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Granularity:
     Class attributes say what the loop must do for it:
 
     * ``scores_channels``: entries are output channels, scored by ``Scorer.score_channels``;
+    * ``scores_groups``: entries are output channels of several layers, scored by ``Scorer.score_groups``;
     * ``outputs_first``: layers must have their outputs in the first dimension of their weights;
     * ``compute_aware``: scores are divided by what an entry costs;
     * ``pattern``: N and M where N of every M consecutive inputs are kept, else None.
@@ -40,6 +42,10 @@ class Granularity:
     @property
     def pattern(self) -> tuple[int, int] | None:
         return None
+
+    @property
+    def scores_groups(self) -> bool:
+        return False
 
     @property
     def name(self) -> str:
@@ -69,6 +75,10 @@ class Granularity:
     def of_layers(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The entries of all layers, by layer, or by group where an entry is a part of several layers."""
         return {name: self.entries(mask) for name, mask in masks.items()}
+
+    def scored(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The entries that a scorer gives one score each: by group for ``score_groups``, else by layer."""
+        return self.of_layers(masks) if self.scores_groups else {n: self.entries(mask) for n, mask in masks.items()}
 
     def to_layers(self, chosen: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The masks of all layers that keep exactly the ``chosen`` entries."""
@@ -110,9 +120,12 @@ class Channel(Granularity):
 
     Args:
         compute_aware: divide each score by the multiply-accumulates that its channel costs.
-        groups: ``"sum"``, ``"mean"`` or ``"max"``: channels of several layers that can only be removed together, as the
-            layers of a residual stream, are one entry, and this is its score, of those of the layers. Sparsity is the
-            share of such entries. None: each layer's channels for themselves.
+        groups: channels of several layers that can only be removed together, as the layers of a residual stream, are
+            one entry. Sparsity is the share of such entries. ``"sum"``, ``"mean"`` or ``"max"``: its score is made of
+            those of the layers. ``"entry"``: it is the method's own for one mask entry that multiplies all of these
+            channels (``Scorer.score_groups``). For SNIP and ProsPr that is |dL/dc|, the magnitude of the sum over the
+            layers of dL/dc with its sign; for methods without such a formula it is the ``"sum"``. None: each layer's
+            channels for themselves.
     """
 
     compute_aware: bool = False
@@ -124,6 +137,10 @@ class Channel(Granularity):
 
     scores_channels = True
     outputs_first = True
+
+    @property
+    def scores_groups(self) -> bool:
+        return self.groups == "entry"
 
     @property
     def name(self) -> str:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pxframe.base.devices import sent
 from pxframe.base.errors import PxframeError
 from pxframe.pruning.granularity import Channel
+from pxframe.scoring.ties import Ties, joined, summed
 from pxframe.slimming.groups import Graph, Group
 
 _SCORES: dict[str, Callable[[Tensor], Tensor]] = {
-    "sum": lambda scores: scores.sum(0),
+    "sum": summed,
     "mean": lambda scores: scores.mean(0),
     "max": lambda scores: scores.amax(0),
 }
@@ -26,10 +28,10 @@ class JoinedChannels(Channel):
     """Channels of a model whose groups are known.
 
     Attributes:
-        ties: by group, for each layer of it the row of its weight that belongs to each channel, int64 ``[channels]``.
+        ties: which rows of which weights they are, on the device of the masks.
     """
 
-    ties: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    ties: Ties = field(default_factory=dict)
 
     def fitting(self, weights: Mapping[str, Tensor]) -> list[str]:
         joined = {layer for members in self.ties.values() for layer in members}
@@ -39,7 +41,7 @@ class JoinedChannels(Channel):
         rows = {name: self.entries(mask) for name, mask in masks.items()}
         found = {}
         for group, members in self.ties.items():
-            parts = [rows[layer][at.to(rows[layer].device)] for layer, at in members.items() if layer in rows]
+            parts = [rows[layer][at] for layer, at in members.items() if layer in rows]
             if parts:
                 found[group] = torch.stack(parts).any(0)
         return found
@@ -49,16 +51,12 @@ class JoinedChannels(Channel):
         for group, members in self.ties.items():
             for layer, at in members.items():
                 rows = torch.zeros(len(masks[layer]), dtype=torch.bool, device=masks[layer].device)
-                rows[at.to(rows.device)] = chosen[group]
+                rows[at] = chosen[group]
                 kept[layer] = self.expand(rows, masks[layer])
         return {name: kept[name] for name in masks}
 
     def join(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = {}
-        for group, members in self.ties.items():
-            rows = torch.stack([scores[layer][at.to(scores[layer].device)] for layer, at in members.items()])
-            found[group] = _SCORES[self.groups or "sum"](rows)
-        return found
+        return dict(scores) if self.scores_groups else joined(self.ties, scores, _SCORES[self.groups or "sum"])
 
     def entry_costs(self, costs: Mapping[str, int], masks: Mapping[str, Tensor]) -> dict[str, float]:
         single = super().entry_costs(costs, masks)
@@ -79,11 +77,12 @@ def join_channels(channel: Channel, model: nn.Module, example: Any, names: Colle
     if example is None:
         raise PxframeError("granularity 'channel' with groups runs the model once: pass batches")
     copied = copy.deepcopy(model).eval().requires_grad_()
+    device = next(copied.parameters()).device
     ties = {}
     for group in Graph(copied, example).groups():
         members = {f"{name}.weight" if name else "weight": at for name, at in group.makers.items()}
         if not group.whole and all(name in names for name in members) and _match(group, copied):
-            ties[f"{group.root}.weight"] = {n: torch.tensor(at).flatten() for n, at in members.items()}
+            ties[f"{group.root}.weight"] = {n: sent(torch.tensor(at).flatten(), device) for n, at in members.items()}
     if not ties:
         raise PxframeError("granularity 'channel' with groups: no channels of the model can be removed together")
     return JoinedChannels(channel.compute_aware, channel.groups, ties)

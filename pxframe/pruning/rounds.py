@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,15 +101,16 @@ class Rounds:
     def _scores(self, net: Net, number: int, where: str) -> dict[str, Tensor]:
         """One finite score an entry, computed or known."""
         method, plan = self.method, self.plan
-        shared = None if self.known is None else _shared(method, plan, net.masks, self.seed)
+        shared = None if self.known is None else _shared(method, plan, net, self.seed)
         scores = None if self.known is None or shared is None else self.known.get(shared)
         if scores is None:
             with blaming(where):
-                found = (method.score_channels if plan.granularity.scores_channels else method.score)(net, self.data)
+                found = _asked(method, plan)(net, self.data)
             net.check_untouched(where, exact=number == plan.rounds)
             with blaming(where):
                 net.settle()
-            scores = check_scores(found, {n: plan.granularity.entries(m) for n, m in net.masks.items()}, where)
+            of = "net.ties" if plan.granularity.scores_groups else "net.weights"
+            scores = check_scores(found, plan.granularity.scored(net.masks), where, of)
             if self.known is not None and shared is not None and not net.density_was_read:
                 self.known[shared] = scores
         scores = plan.granularity.join(scores)
@@ -138,8 +139,16 @@ class Rounds:
             return start | refit.values(net, self.data, {**net.buffers, **net.parameters, **start}, net.held)
 
 
-def _shared(method: Scorer, plan: Plan, masks: Mapping[str, Tensor], seed: int) -> str | None:
+def _asked(method: Scorer, plan: Plan) -> Callable[[Net, Batches], dict[str, Tensor]]:
+    """What of the scorer gives the scores that the plan's granularity is for."""
+    if plan.granularity.scores_groups:
+        return method.score_groups
+    return method.score_channels if plan.granularity.scores_channels else method.score
+
+
+def _shared(method: Scorer, plan: Plan, net: Net, seed: int) -> str | None:
     """What the scores of a method that scores once depend on, beside the model and the data; None for other methods."""
     if plan.rounds > 1 or type(method).restart is not Scorer.restart:
         return None
-    return repr((type(method), method.options(), plan.granularity.scores_channels, list(masks), seed))
+    entries = plan.granularity.scores_channels, plan.granularity.scores_groups, list(net.ties), list(net.masks)
+    return repr((type(method), method.options(), entries, seed))

@@ -13,7 +13,7 @@ from pxframe.base.undisturbed import derived_seed, seeded
 from pxframe.pruning.arguments import device_of, example_of, full_masks
 from pxframe.pruning.checks import check_outputs_first
 from pxframe.pruning.granularity import Channel
-from pxframe.pruning.joined import join_channels
+from pxframe.pruning.joined import JoinedChannels, join_channels
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.rounds import Known, Rounds
@@ -84,6 +84,7 @@ class Run:
             fitting = granularity.fitting(masks)
             given = Net(model, {name: masks[name] for name in fitting}, loss, generator, train)
             given.pattern = granularity.pattern
+            given.ties = granularity.ties if isinstance(granularity, JoinedChannels) else {}
             check_outputs_first(plan.outputs_first, model, given, example)
             with blaming("exclude"):
                 fused = fused_rows(given, example, plan.exclude)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx
@@ -12,6 +13,9 @@ from pxframe.engine.graph import Trace
 from pxframe.engine.rules.norms import BATCH_NORMS
 from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, operation
 from pxframe.scoring.flops import multiplications
+
+if TYPE_CHECKING:
+    from pxframe.scoring.net import Net
 
 #: Where the bias stands among the arguments of a product that adds one.
 _BIASES = {"convolution": 2, "deform_conv2d": 4, "linear": 2, "addmm": 0, "baddbmm": 0}
@@ -61,12 +65,23 @@ def _bias(trace: Trace, node: fx.Node) -> list[str]:
     return [name] if name is not None and name in trace.parameters else []
 
 
-def channel_sums(
-    names: Mapping[str, list[str]], products: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """dL/dc from the products p * dL/dp of parameters: by weight, their sum over each output channel, ``[out]``."""
-    sums = {}
-    for name, weight in weights.items():
-        parts = [products[n].reshape(len(weight), -1).sum(1) for n in names.get(name) or [name]]
-        sums[name] = torch.stack(parts).sum(0)
-    return sums
+def channel_derivatives(net: Net, names: Mapping[str, list[str]], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """dL/dc of a mask entry c on each output channel, with its sign: the sum of p * dL/dp over its parameters p.
+
+    Args:
+        names: by weight, those parameters, as :func:`channel_parameters` gives them.
+        gradients: dL/dp by name, at the masked weights, of the shape of p; of many losses at once ``[losses, *shape]``.
+
+    Returns:
+        by weight ``[out]``, or ``[losses, out]``.
+    """
+    values = {**net.parameters, **net.masked()}
+    found = {}
+    for name, weight in net.weights.items():
+        sums = []
+        for part in names.get(name) or [name]:
+            product = values[part] * gradients[part]
+            first = product.ndim - values[part].ndim
+            sums.append(product.flatten(first).unflatten(first, (len(weight), -1)).sum(-1))
+        found[name] = torch.stack(sums).sum(0)
+    return found

@@ -24,6 +24,7 @@ from pxframe.scoring.products import Product
 from pxframe.scoring.requirements import Requirements
 from pxframe.scoring.samples import sample_gradients
 from pxframe.scoring.sweep import layer_inputs
+from pxframe.scoring.ties import Ties
 from pxframe.scoring.traces import Factors, Traces
 from pxframe.scoring.trained import Train, trained
 from pxframe.scoring.written import Written, changed
@@ -48,6 +49,8 @@ class Net:
             one threshold over all layers, and where only scores are wanted. A scorer that reads it is scored anew for
             every sparsity.
         pattern: N and M, where N of every M consecutive inputs are kept; else None.
+        ties: which channels of which layers are kept or pruned together, where they are
+            (:data:`pxframe.scoring.ties.Ties`); else empty.
         memory: for the scorer alone: whatever it carries from one round to the next.
         cache: for :mod:`pxframe.scoring.paths` alone: what the path networks carry from one round to the next.
         together: for :mod:`pxframe.scoring.samples` alone: by kind of batch and loss, whether gradients of many samples
@@ -83,6 +86,7 @@ class Net:
         self._density: float | None = None
         self._quotas: Mapping[str, int] | None = None
         self.pattern: tuple[int, int] | None = None
+        self.ties: Ties = MappingProxyType({})
         self._read: set[str] = set()  # one set for the copies that with_() makes, too
 
     def _hold(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], weights: Iterable[str]) -> None:
@@ -172,6 +176,18 @@ class Net:
         """theta * m: the prunable weights with the pruned ones at zero."""
         return {name: weight * kept(self.masks[name], weight.dtype) for name, weight in self.weights.items()}
 
+    def copied(self) -> nn.Module:
+        """A copy of the model in the mode it was handed over in, with the masked weights, for libraries that take one.
+
+        All of its parameters ask for gradients, and hold none.
+        """
+        with torch.no_grad(), undisturbed(self._model):  # a tensor with a gradient history could not be copied
+            model = copy.deepcopy(self._model)
+            values = {**self._parameters, **self._buffers, **self.masked()}
+            for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+                tensor.copy_(values[name])
+        return model.requires_grad_()
+
     def check_untouched(self, where: str, exact: bool = False) -> None:
         """Raise if a weight, buffer or mask of this net was written into.
 
@@ -256,7 +272,7 @@ class Net:
         v standing for the target.
 
         Args:
-            names: of the weights wanted; default: all prunable ones.
+            names: of the parameters wanted; default: all prunable weights.
             chunk: samples at most in a chunk; default: 8, or fewer if their gradients would take more than 128 MB in
                 float32.
             rows: the loss gives a vector of so many numbers for a sample. The gradient of each is taken, from one

@@ -9,7 +9,7 @@ gradient of plain autograd.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,10 @@ def sample_gradients(
     rows: int | None = None,
 ) -> Iterator[Gradients]:
     """See :meth:`pxframe.scoring.net.Net.sample_gradients`."""
-    weights = net.masked()
-    names = list(weights) if names is None else list(names)
+    masked = net.masked()
+    names = list(masked) if names is None else list(names)
+    own = net.parameters
+    weights = {**{name: own[name] for name in names}, **masked}
     entries = sum(weights[name].numel() for name in names) * (rows or 1)
     size = chunk or max(1, min(_CHUNK, _ENTRIES // max(1, entries)))
     for number, (inputs, targets) in enumerate(batches):
@@ -56,6 +58,28 @@ def sample_gradients(
                     continue
                 for one in parts(*part, 1):
                     yield {n: gradient.unsqueeze(0) for n, gradient in _alone(net, weights, names, rows, one).items()}
+
+
+def mean_squares(
+    net: Net,
+    batches: Iterable[tuple[Any, Any]],
+    of: Callable[[Gradients], Mapping[str, Tensor]],
+    names: Iterable[str] | None = None,
+) -> dict[str, Tensor]:
+    """The mean over all samples of the squares of what ``of`` makes of their gradients, by its names.
+
+    Args:
+        of: of the gradients of a chunk, ``[samples, *shape]`` by name, it makes tensors ``[samples, ...]``.
+        names: of the parameters whose gradients it takes; default: all prunable weights.
+    """
+    total: dict[str, Tensor] = {}
+    number = 0
+    for gradients in net.sample_gradients(batches, names):
+        number += len(next(iter(gradients.values())))
+        for name, value in of(gradients).items():
+            squares = value.square().sum(0)
+            total[name] = total[name] + squares if name in total else squares
+    return {name: squares / number for name, squares in total.items()}
 
 
 def rows_at_once(net: Net, rows: int, size: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from pxframe.scoring.net import Net
+from pxframe.scoring.ties import joined
 
 Needs = Literal["nothing", "inputs", "labels", "training"]
 
@@ -58,6 +59,16 @@ class Scorer:
             a tensor ``[weight.shape[0]]`` for each of ``net.weights``, finite.
         """
         return {name: score.flatten(1).sum(1) for name, score in self.score(net, batches).items()}
+
+    def score_groups(self, net: Net, batches: Iterable[tuple[Any, Any]]) -> dict[str, Tensor]:
+        """A score per mask entry on all channels that go together, for ``groups="entry"``: the sum of their scores.
+
+        ``net.ties`` says which channels these are. A scorer with a formula of its own for such an entry overrides this.
+
+        Returns:
+            a tensor ``[channels]`` for each group of ``net.ties``, finite.
+        """
+        return joined(net.ties, self.score_channels(net, batches))
 
     def restart(self, net: Net) -> dict[str, Tensor] | None:
         """Values that training of the ticket is to start from, after the last round; None: the model's own.

@@ -91,6 +91,21 @@ class Graph:
         made = {name for group in self.groups() for name in group.makers}
         return [name for layer in layers_of(self._model) if (name := self._names[layer]) not in made]
 
+    def importances(self, of: Callable[[Any], Tensor | None]) -> dict[str, Tensor]:
+        """What an importance of Torch-Pruning gives for each channel of its groups, by the weight of the group's root.
+
+        Args:
+            of: an instance of one of the classes in ``torch_pruning.importance``. It may ask for the gradients that
+                the model's parameters hold.
+        """
+        found = {}
+        for group in self._found:
+            root = self._names.get(group[0].dep.target.module)
+            scores = None if root is None else of(group)
+            if scores is not None:
+                found[f"{root}.weight"] = scores
+        return found
+
     def remove(self, group: Group, channels: list[int]) -> None:
         """Take channels of a group out of the model."""
         layer = self._model.get_submodule(group.root)

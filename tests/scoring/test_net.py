@@ -258,3 +258,35 @@ def test_an_unknown_operation_is_named_with_its_layer_and_a_way_out():
         pxframe.score(model, [(X, Y)], "px")
     assert not nn.modules.module._global_forward_hooks
     assert not nn.modules.module._global_forward_pre_hooks
+
+
+class Tied(nn.Module):
+    """Two layers of one weight, and a buffer that is not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+        self.register_buffer("scale", torch.ones(3), persistent=False)
+
+    def forward(self, x):
+        return self.second(self.first(x)) * self.scale
+
+
+def test_a_copy_for_other_libraries_has_the_masked_weights_and_the_net_s_values():
+    model = Tied().eval()
+    model.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    mask = torch.tensor([[True, False, True]]).expand(3, 3)
+    net = Net(model, {"first.weight": mask}).at({"scale": torch.full((3,), 2.0), "first.bias": torch.ones(3)})
+    copied = net.copied()
+    assert torch.equal(copied.first.weight, model.first.weight * mask)
+    assert copied.second.weight is copied.first.weight
+    assert torch.equal(copied.first.bias, torch.ones(3))
+    assert torch.equal(copied.scale, torch.full((3,), 2.0))
+    assert not copied.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in copied.parameters())
+    copied.first.weight.data.zero_()
+    after = {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert not any(parameter.requires_grad for parameter in model.parameters())

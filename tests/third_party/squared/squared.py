@@ -3,8 +3,8 @@
 import pxframe
 
 
-class Taylor(pxframe.Scorer):
-    name = "taylor"
+class Squared(pxframe.Scorer):
+    name = "squared"
     needs = "labels"
 
     def score(self, net, batches):
@@ -14,4 +14,4 @@ class Taylor(pxframe.Scorer):
 
 @pxframe.hookimpl
 def pxframe_register(register):
-    register.scorer(Taylor)
+    register.scorer(Squared)
