@@ -83,6 +83,7 @@ def test_the_file_tells_nothing_of_the_machine(written):
     onnx.checker.check_model(onnx.load(written[1]))
 
 
+@pytest.mark.slow
 def test_timm(tmp_path):
     torch.manual_seed(0)
     model = slimmed(timm.create_model("test_resnet", num_classes=5), torch.randn(2, 3, 32, 32), ["fc"])

@@ -235,6 +235,7 @@ def test_the_real_clock_decides_too(model):
         assert min(dense, csr) > 0
 
 
+@pytest.mark.slow
 @needs_csr
 def test_the_guide(capsys):
     guide = (Path(__file__).parents[2] / "docs" / "sparse.md").read_text(encoding="utf-8")

@@ -254,7 +254,7 @@ def test_scoring_takes_images_of_any_size_and_no_labels(root, tmp_path):
     with pytest.raises(PxframeError, match=r"boxes and no label.*prune\.data"):
         pxframe.prune(model, it.batches(2, 2, seed=0), scorer="snip", sparsity=0.5)
     with pytest.raises(PxframeError, match="as a whole"):
-        run(it, tmp_path).model(torch.zeros(1, 3, 64, 64))
+        run(it, tmp_path).model([torch.zeros(3, 64, 64)])
 
 
 def test_the_head_s_learning_rate_and_timm_s_own_weights(root, tmp_path):
@@ -506,7 +506,7 @@ def test_boxes_found_are_saved_and_drawn_beside_the_true_ones(root, tmp_path):
         it.pictures(tmp_path, 1)
 
 
-@pytest.mark.parametrize("head", ["fasterrcnn", "retinanet"])
+@pytest.mark.parametrize("head", ["fasterrcnn", pytest.param("retinanet", marks=pytest.mark.slow)])
 def test_a_slim_detector_is_trained(scenes, tmp_path, head):
     result, maps = train_slim(task(scenes, head, epochs=1), tmp_path, 32)
     assert all(level.shape[:2] == (2, 8) for level in maps.values())

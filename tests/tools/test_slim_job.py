@@ -45,6 +45,7 @@ def rows(tmp_path):
     return json.loads((tmp_path / "work" / "results.json").read_text())["rows"]
 
 
+@pytest.mark.slow
 def test_a_job_trains_slim_networks_and_finds_them_again(config, tmp_path, capsys):
     assert cli.main(["transfer", *config]) == 0
     made = rows(tmp_path)
