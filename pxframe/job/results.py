@@ -81,7 +81,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
             f"{row['seconds']:.0f}",
         )
         previous = row["task"]
-    width = None if Console().is_terminal else 120
+    width = None if Console().is_terminal else 140
     Console(width=width).print(table)
 
 
