@@ -1,6 +1,7 @@
-"""A job on three digits with two seeds, for the tests of commands that measure its tickets."""
+"""A job on three digits with two seeds, for the tests of commands that measure its tickets; and its task alone."""
 
-_CONFIG = """
+#: The task, ``_digits`` in a config; ``{data!r}`` is the folder that the images are written to.
+TASK = """
 _root, _folder = {data!r}, "torchvision.datasets.ImageFolder"
 _digits = dict(
     type="classification",
@@ -11,6 +12,9 @@ _digits = dict(
     head=None,
     epochs=1,
 )
+"""
+
+_CONFIG = """
 seed = [0, 1]
 backbone = dict(type="cifar_resnet", depth=8, width=4, num_classes=3)
 prune = dict({prune}, samples=6, data=_digits, exclude=[])
@@ -25,4 +29,4 @@ def digits_job(data, prune):
         data: folder that the images are written to.
         prune: what ``prune`` holds besides, as Python.
     """
-    return _CONFIG.format(data=str(data), prune=prune)
+    return TASK.format(data=str(data)) + _CONFIG.format(prune=prune)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pxframe.base.errors import PxframeError
 from pxframe.base.files import replacing
 from pxframe.base.inputs import arguments, divisible, leaves, mapped, noise_like
-from pxframe.base.outputs import apart
-from pxframe.base.undisturbed import evaluating, undisturbed
+from pxframe.base.outputs import apart, outputs
+from pxframe.base.undisturbed import evaluating
 from pxframe.slimming.files import any_batch
 from pxframe.slimming.quiet import quiet
 
@@ -56,7 +56,7 @@ def export_onnx(model: nn.Module, example: Any, path: str | Path) -> float:
     more = mapped(lambda x: torch.cat([x, x[:1]]), more)
     with evaluating(model), replacing(path) as scratch:
         content = _exported(model, example)
-        differences = [apart(_doubles(_called(model, x)), _doubles(_run(content, x))) for x in (example, more)]
+        differences = [apart(_doubles(outputs(model, x)), _doubles(_run(content, x))) for x in (example, more)]
         error = max(differences)
         if not error <= TOLERANCE:
             raise PxframeError(
@@ -135,12 +135,6 @@ def _run(content: bytes, inputs: Any) -> list[Tensor]:
             f"onnxruntime cannot run what torch exported with {divisible(inputs)} samples ({type(error).__name__}: "
             f"{reason}); export a part of the model"
         ) from error
-
-
-def _called(model: nn.Module, inputs: Any) -> list[Tensor]:
-    args, kwargs = arguments(inputs)
-    with torch.no_grad(), undisturbed(model):
-        return leaves(model(*args, **kwargs))
 
 
 def _doubles(values: list[Tensor]) -> list[Tensor]:

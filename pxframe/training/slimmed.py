@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,9 +34,7 @@ class Slimming:
     def __init__(self, ticket: Ticket, classifier: str, device: str) -> None:
         self.ticket, self.classifier, self.device = ticket, classifier, device
         self.shares: dict[str, float] = {}
-        self._found: Slim | None = None
-        self._dense: nn.Module | None = None
-        self._example: Tensor | None = None
+        self._made: tuple[nn.Module, Slim, Tensor] | None = None  # the dense model, the slim one, images
 
     def __call__(self, model: nn.Module, data: Dataset) -> nn.Module:
         """The small model.
@@ -48,25 +47,23 @@ class Slimming:
             PxframeError: the model cannot be slimmed.
         """
         with seeded(0, torch.device("cpu")):
-            self._example = torch.randn(2, *data[0]["inputs"].shape)
+            images = torch.randn(2, *data[0]["inputs"].shape)
         ticket = fitting(self.ticket, model, self.classifier)
-        self._dense = copy.deepcopy(model)
-        ticket.rewind(self._dense)
+        whole = copy.deepcopy(model)
+        ticket.rewind(whole)
         with within("slim"):
             try:
-                self._found = slim(self._dense, ticket, self._example)
+                found = slim(whole, ticket, images)
             except (TypeError, AttributeError) as error:
                 raise PxframeError(f"the task's model is no function of a tensor of images ({error})") from error
-        dense, small = (copy.deepcopy(m).to(self.device).eval() for m in (self._dense, self._found.model))
-        image = self._example[:1].to(self.device)
+        dense, small = (copy.deepcopy(m).to(self.device).eval() for m in (whole, found.model))
+        image = images[:1].to(self.device)
         self.shares = {kind: share_left(kind, dense, small, image) for kind in KINDS}
-        return self._found.model
+        self._made = whole, found, images
+        return found.model
 
     def save(self, folder: Path, model: nn.Module) -> None:
         """Write the trained model, by :func:`pxframe.slimming.files.save_slim`."""
-        assert self._found is not None
-        assert self._dense is not None
-        assert self._example is not None
-        trained = Slim(model, self._found.channels, self._found.whole, self._found.error)
-        example = self._example.to(next(model.parameters()).device)
-        save_slim(folder, trained, self._dense, example)
+        assert self._made is not None
+        whole, found, images = self._made
+        save_slim(folder, replace(found, model=model), whole, images.to(next(model.parameters()).device))

@@ -4,21 +4,12 @@ import json
 
 import pytest
 import torch
+from digits_job import TASK
 
 import pxframe
 from pxframe_tools import cli
 
 CONFIG = """
-_root, _folder = {data!r}, "torchvision.datasets.ImageFolder"
-_digits = dict(
-    type="classification",
-    prepare=dict(
-        type="pxframe_tasks.demo.digits.write_folders", root=_root, size=8, classes=[0, 1, 2], part=(0.0, 0.2)
-    ),
-    data=dict(train=dict(type=_folder, root=_root + "/train"), test=dict(type=_folder, root=_root + "/test")),
-    head=None,
-    epochs=1,
-)
 backbone = dict(type="cifar_resnet", depth=8, width=8, num_classes=3)
 slim = True
 pretrain = _digits
@@ -33,7 +24,7 @@ tasks = dict(own=_digits, new=dict(_digits, head=dict(type="Linear")))
 @pytest.fixture
 def config(tmp_path):
     file = tmp_path / "job.py"
-    file.write_text(CONFIG.format(data=str(tmp_path / "data")))
+    file.write_text(TASK.format(data=str(tmp_path / "data")) + CONFIG)
     return [str(file), "--work-dir", str(tmp_path / "work")]
 
 
