@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pxframe.job.results import label, means
-from pxframe.report.drawing import panels, reference, runs, through_means
+from pxframe.report.drawing import panels
 from pxframe.report.embedded import inline
-from pxframe.report.figures import has_place, methods
-from pxframe.report.found import fell
+from pxframe.report.figures import draw_methods, has_place, methods
 from pxframe.report.sections import number
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
@@ -37,27 +36,15 @@ def cost_figure(rows: Sequence[Row], titled: bool = True) -> Figure | None:
     with panels(tasks, rows=2, height=3.8, titled=titled) as (figure, columns, handles):
         for column, task in zip(columns, tasks, strict=True):
             mine = [row for row in shown if row["task"] == task]
-            for panel, kind in zip(column, _AXES, strict=True):
-                _panel(panel, mine, kind, methods(rows), handles)
+            for panel, (kind, words) in zip(column, _AXES.items(), strict=True):
+                draw_methods(panel, mine, methods(rows), partial(_percent, kind), handles)
+                panel.set_xlabel(words)
+                panel.set_ylabel(label(mine[0]), parse_math=False)
     return figure
 
 
-def _panel(panel: Axes, rows: Sequence[Row], kind: str, order: Sequence[str], handles: dict[str, Any]) -> None:
-    averaged = means(rows)
-    for row in averaged:
-        if not row["sparsity"]:
-            handles[row["method"]] = reference(panel, row["value"], row["deviation"] or 0)
-    for place, method in enumerate(order):
-        points = sorted((r for r in averaged if r["method"] == method and r["sparsity"]), key=lambda r: r["slim"][kind])
-        if not points:
-            continue
-        x, values = [100 * row["slim"][kind] for row in points], [row["value"] for row in points]
-        handles[method] = through_means(panel, x, values, [row["deviation"] or 0 for row in points], place)
-        for fallen in (False, True):
-            own = [r for r in rows if r["method"] == method and r["sparsity"] and bool(fell(r)) == fallen]
-            runs(panel, [100 * r["slim"][kind] for r in own], [r["value"] for r in own], place, fallen)
-    panel.set_xlabel(_AXES[kind])
-    panel.set_ylabel(label(rows[0]), parse_math=False)
+def _percent(kind: str, row: Row) -> float:
+    return 100 * float(row["slim"][kind])
 
 
 def cost_section(rows: Sequence[Row]) -> dict[str, Any]:

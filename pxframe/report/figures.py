@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pxframe.job.results import label, means
@@ -59,21 +59,36 @@ def metric_figure(rows: Sequence[Row], tasks: Sequence[str], titled: bool = True
 
 
 def _metric_panel(panel: Axes, mine: Sequence[Row], order: Sequence[str], handles: dict[str, Any]) -> None:
+    averaged = means(mine)
+    _sparsity_axis(panel, [1 - row["sparsity"] for row in averaged if row["sparsity"] and row["value"] is not None])
+    draw_methods(panel, mine, order, lambda row: 1 - row["sparsity"], handles)
+    panel.set_ylabel(label(mine[0]), parse_math=False)
+
+
+def draw_methods(
+    panel: Axes, mine: Sequence[Row], order: Sequence[str], place: Callable[[Row], float], handles: dict[str, Any]
+) -> None:
+    """A task's runs: dots, a line through the means of each method, and the dense network as a line across.
+
+    Args:
+        mine: the runs, each with a place.
+        order: :func:`methods` of all rows.
+        place: of a run or a mean along the axis.
+        handles: what the legend shows is put here.
+    """
     sound = [row for row in means(mine) if row["value"] is not None]
-    _sparsity_axis(panel, [1 - row["sparsity"] for row in sound if row["sparsity"]])
     for row in sound:
         if not row["sparsity"]:
             handles[row["method"]] = reference(panel, row["value"], row["deviation"] or 0)
     for number, method in enumerate(order):
-        points = sorted((row for row in sound if row["method"] == method), key=lambda row: row["sparsity"])
+        points = sorted((row for row in sound if row["method"] == method), key=place, reverse=True)
         if not points:
             continue
-        x, values = [1 - row["sparsity"] for row in points], [row["value"] for row in points]
+        x, values = [place(row) for row in points], [row["value"] for row in points]
         handles[method] = through_means(panel, x, values, [row["deviation"] or 0 for row in points], number)
         for fallen in (False, True):
             own = [row for row in mine if row["method"] == method and bool(fell(row)) == fallen]
-            runs(panel, [1 - row["sparsity"] for row in own], [row["value"] for row in own], number, fallen)
-    panel.set_ylabel(label(mine[0]), parse_math=False)
+            runs(panel, [place(row) for row in own], [row["value"] for row in own], number, fallen)
 
 
 def _sparsity_axis(panel: Axes, densities: Sequence[float]) -> None:
