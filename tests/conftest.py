@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 
@@ -14,3 +16,10 @@ def no_report(monkeypatch):
         return root / "report.html"
 
     monkeypatch.setattr("pxframe.report.write.write_report", write_report)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """A folder of this run of the tests that all workers of pytest-xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own

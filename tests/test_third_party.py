@@ -116,7 +116,7 @@ def test_the_task_in_the_docs_is_the_tested_one(page):
     assert (SOURCES / "regression/regression.py").read_text(encoding="utf-8").endswith(shown)
 
 
-@pytest.mark.parametrize("listed", ["magnitude,snip", ""])
+@pytest.mark.parametrize("listed", ["magnitude,snip", pytest.param("", marks=pytest.mark.slow)])
 def test_variable_restricts_what_loads(installed, listed):
     code = "import pxframe; print(pxframe.scorers())"
     done = subprocess.run(

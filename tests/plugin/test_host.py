@@ -250,6 +250,7 @@ def test_a_plug_in_without_hooks_is_named(install, load):
         load()
 
 
+@pytest.mark.slow
 def test_the_command_lists_what_works(install, tmp_path):
     install("rainy", REGISTER.format(call="scorer(S())"))
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "dist-rainy")}

@@ -78,7 +78,7 @@ def run(setter, afterwards="pass"):
     "setter",
     [
         pytest.param("pass", marks=pytest.mark.slow),
-        "torch.set_float32_matmul_precision('high')",
+        pytest.param("torch.set_float32_matmul_precision('high')", marks=pytest.mark.slow),
         pytest.param("torch.backends.cudnn.allow_tf32 = False", marks=pytest.mark.slow),
         pytest.param("torch.backends.cudnn.benchmark = True", marks=pytest.mark.slow),
         pytest.param("torch.backends.cuda.matmul.allow_tf32 = True", marks=pytest.mark.slow),
@@ -104,6 +104,7 @@ def test_full_precision_whatever_the_new_interface_said(setter):
     run(setter)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NEW, reason="torch before 2.9 has no fp32_precision flags")
 def test_a_flag_that_inherits_still_inherits_afterwards():
     """The restored flags are the ones set, not the values they resolved to."""
