@@ -24,9 +24,9 @@ from other_models import MODELS, Case
 from tqdm import tqdm
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import leaves
+from pxframe.network.net import Net
 from pxframe.plugin.registry import build
-from pxframe.scoring.net import Net
+from pxframe.running.inputs import leaves
 from pxframe.scoring.prunable import prunable
 
 PAGE = Path(__file__).parent.parent / "docs/families.md"

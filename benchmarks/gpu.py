@@ -34,11 +34,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pxframe
+from pxframe.network.net import Net
 from pxframe.plugin.registry import build
-from pxframe.pruning.threshold import global_masks
-from pxframe.scoring.net import Net
 from pxframe.scoring.precision import full_precision
 from pxframe.scoring.prunable import prunable
+from pxframe.selection.threshold import global_masks
 from pxframe.training.run import Setting, train
 from pxframe_tasks.demo.digits import SCENE_CLASSES, write_folders, write_scenes
 

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pxframe.base.inputs import leaves
+from pxframe.running.inputs import leaves
 
 
 class Case(NamedTuple):

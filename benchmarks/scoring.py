@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import pxframe
+from pxframe.network.net import Net
 from pxframe.plugin.registry import build
-from pxframe.pruning.threshold import global_masks
-from pxframe.scoring.net import Net
 from pxframe.scoring.prunable import prunable
+from pxframe.selection.threshold import global_masks
 
 CASES = {
     "ResNet-20, 64 x 32x32": (64, 32),

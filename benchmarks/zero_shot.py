@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import pxframe
-from pxframe.base.paths import locate
+from pxframe.files.paths import locate
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 SCORERS: dict[str, Any] = {

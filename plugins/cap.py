@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import pxframe
 from pxframe.base.errors import within
 from pxframe.base.options import positive, whole_number
-from pxframe.scoring.samples import parts
+from pxframe.passes.samples import parts
 
 #: Numbers of the blocks' matrices that are in memory at a time; 1 GB in float64. More weights take more passes.
 _ENTRIES = 1 << 27

@@ -6,9 +6,9 @@ import torch
 
 import pxframe
 from pxframe.base.devices import sent
-from pxframe.base.inputs import samples
 from pxframe.base.options import one_of
-from pxframe.scoring.samples import mean_squares
+from pxframe.passes.samples import mean_squares
+from pxframe.running.inputs import samples
 
 LABELS = ("true", "sampled")
 
@@ -23,7 +23,7 @@ class Fisher(pxframe.Scorer):
     compared.
 
     The model runs in eval mode, so that each sample has a gradient of its own
-    (:meth:`pxframe.scoring.net.Net.sample_gradients`). Scores have the shape of their weight, and float32 at least:
+    (:meth:`pxframe.network.net.Net.sample_gradients`). Scores have the shape of their weight, and float32 at least:
     squares of float16 vanish. The time is that of a forward and backward pass of each sample.
 
     Args:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 
 import pxframe
-from pxframe.base.inputs import leaves, mapped
 from pxframe.base.options import positive
-from pxframe.base.undisturbed import seeded
-from pxframe.engine.unfused import twice_differentiable
+from pxframe.engine.tracing.unfused import twice_differentiable
+from pxframe.running.inputs import leaves, mapped
+from pxframe.running.undisturbed import seeded
 
 
 @dataclass

@@ -9,9 +9,9 @@ import pxframe
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_leaves
+from pxframe.network.traces import FACTORS
 from pxframe.scoring.paths import f_tensors
 from pxframe.scoring.saliencies import contract
-from pxframe.scoring.traces import FACTORS
 
 
 @dataclass

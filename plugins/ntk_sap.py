@@ -9,8 +9,8 @@ from torch.overrides import TorchFunctionMode
 
 import pxframe
 from pxframe.base.devices import sent
-from pxframe.base.inputs import dtype_of, leaves, mapped
 from pxframe.base.options import positive, whole_number
+from pxframe.running.inputs import dtype_of, leaves, mapped
 
 
 @dataclass

@@ -6,9 +6,9 @@ import torch
 
 import pxframe
 from pxframe.base.devices import sent
-from pxframe.base.inputs import first, samples
 from pxframe.base.options import whole_number
-from pxframe.scoring.samples import along_rows, outputs_of, rows_at_once
+from pxframe.passes.samples import along_rows, outputs_of, rows_at_once
+from pxframe.running.inputs import first, samples
 
 
 @dataclass

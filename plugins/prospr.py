@@ -8,8 +8,8 @@ import torch
 
 import pxframe
 from pxframe.base.options import one_of, positive, share, whole_number
-from pxframe.base.undisturbed import seeded
-from pxframe.engine.unfused import twice_differentiable
+from pxframe.engine.tracing.unfused import twice_differentiable
+from pxframe.running.undisturbed import seeded
 from pxframe_plugins.snip import Snip
 
 ORDERS = ("full", "first")

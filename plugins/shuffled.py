@@ -5,10 +5,10 @@ import torch
 import pxframe
 from pxframe.base.devices import sent
 from pxframe.base.errors import within
-from pxframe.base.undisturbed import stream
+from pxframe.network.ties import joined
 from pxframe.plugin.registry import build
 from pxframe.pruning.plan import split_settings
-from pxframe.scoring.ties import joined
+from pxframe.running.undisturbed import stream
 
 #: What is copied from the other scorer, so that the core treats this one alike.
 _COPIED = ("needs", "rounds", "revives", "defaults", "comparable")

@@ -3,8 +3,8 @@
 import torch
 
 import pxframe
+from pxframe.network.ties import joined
 from pxframe.scoring.gated import channel_derivatives, channel_parameters
-from pxframe.scoring.ties import joined
 
 
 class Snip(pxframe.Scorer):

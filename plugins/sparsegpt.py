@@ -9,7 +9,7 @@ import torch
 import pxframe
 from pxframe.base.errors import PxframeError, some
 from pxframe.base.options import positive, whole_number
-from pxframe.scoring.sweep import check_squares, pieces, sweep
+from pxframe.passes.sweep import check_squares, pieces, sweep
 
 
 @dataclass

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import pxframe
 from pxframe.base.options import one_of
+from pxframe.network.traces import FACTORS
 from pxframe.scoring.paths import open_paths
 from pxframe.scoring.saliencies import contract, saliencies
-from pxframe.scoring.traces import FACTORS
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Taylor importance: the square of what the loss of a sample changes by, to first order, when something is removed."""
 
 import pxframe
+from pxframe.network.ties import joined
+from pxframe.passes.samples import mean_squares
 from pxframe.scoring.gated import channel_derivatives, channel_parameters
-from pxframe.scoring.samples import mean_squares
-from pxframe.scoring.ties import joined
 
 
 class Taylor(pxframe.Scorer):
@@ -20,7 +20,7 @@ class Taylor(pxframe.Scorer):
     together: the square of the sum over their layers.
 
     The model runs in eval mode, so that each sample has a gradient of its own
-    (:meth:`pxframe.scoring.net.Net.sample_gradients`). Scores are float32 at least: squares of float16 vanish. The time
+    (:meth:`pxframe.network.net.Net.sample_gradients`). Scores are float32 at least: squares of float16 vanish. The time
     is that of a forward and backward pass of each sample.
 
     Raises:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pxframe.images.metrics import TorchMetric
     from pxframe.images.model import ImageModel
     from pxframe.images.task import TrainedTask
+    from pxframe.network.net import Net
     from pxframe.plugin.backbone import Backbone
     from pxframe.plugin.checkpoint import load_checkpoint
     from pxframe.plugin.hookspecs import hookimpl
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pxframe.plugin.task import Picture, Task
     from pxframe.pruning.loop import prune, score
     from pxframe.pruning.refitting import refit
-    from pxframe.scoring.net import Net
     from pxframe.scoring.scorer import Scorer
     from pxframe.slimming.build import Slim, slim
     from pxframe.slimming.files import load_slim
@@ -38,7 +38,7 @@ _PLACES = {
     "Backbone": "pxframe.plugin.backbone",
     "ImageModel": "pxframe.images.model",
     "Images": "pxframe.images.dataset",
-    "Net": "pxframe.scoring.net",
+    "Net": "pxframe.network.net",
     "Picture": "pxframe.plugin.task",
     "PxframeError": "pxframe.base.errors",
     "Scorer": "pxframe.scoring.scorer",

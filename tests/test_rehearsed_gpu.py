@@ -11,10 +11,10 @@ from pretend_gpu import PretendGPU
 from torch import nn
 
 import pxframe
+from pxframe.network.net import Net
+from pxframe.passes import samples
 from pxframe.plugin import registry
 from pxframe.pruning.plan import Plan
-from pxframe.scoring import samples
-from pxframe.scoring.net import Net
 
 torch.set_num_threads(1)
 

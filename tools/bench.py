@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from pxframe.base.devices import checked_device
-    from pxframe.base.files import write_json
+    from pxframe.files.writing import write_json
     from pxframe.plugin.registry import build_backbone
     from pxframe.speed.clock import take_times
     from pxframe.speed.cost import count_cost

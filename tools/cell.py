@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from pxframe.base.files import read_json
+    from pxframe.files.writing import read_json
 
     about = read_json(args.file)
     try:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from pxframe.base.lock import waiting
+    from pxframe.files.lock import waiting
     from pxframe.grid.cells import cells
     from pxframe.grid.work import Work
 

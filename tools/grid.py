@@ -11,8 +11,7 @@ from pxframe_tools.processes import check_alone
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from pxframe.grid.drive import Engine
-    from pxframe.job.job import Job
-    from pxframe.job.stages import Say
+    from pxframe.job.job import Job, Say
 
 #: In the work dir: what the process of a cell is told of the command that started it.
 FILE = "grid.json"
@@ -80,7 +79,7 @@ def run_cells(args: argparse.Namespace, job: Job, threads: int, say: Say, train:
     Returns:
         whether every cell is done.
     """
-    from pxframe.base.files import write_json
+    from pxframe.files.writing import write_json
     from pxframe.grid.cells import cells
     from pxframe.grid.drive import Drive, drive
     from pxframe.grid.environment import settings

@@ -12,7 +12,7 @@ from pxframe_tools.common import add_job_arguments, begin, choose_threads, job_o
 if TYPE_CHECKING:
     from pxframe.job.config import JobConfig
     from pxframe.job.job import Job
-    from pxframe.job.measured import Measure
+    from pxframe.stages.measured import Measure
 
 Row = dict[str, Any]
 
@@ -44,7 +44,7 @@ def tried(args: argparse.Namespace, tasks: bool = False, change: Callable[[JobCo
     if change is not None:
         change(config)
     from pxframe.job.claim import earlier_threads
-    from pxframe.job.stages import rehearse
+    from pxframe.stages.rehearsal import rehearse
 
     job = job_of(args, config, None if tasks else [])
     print(f"threads: {choose_threads(earlier_threads(job))}", flush=True)
@@ -58,8 +58,8 @@ def say(line: str) -> None:
 
 
 def rows_of(job: Job, what: str, settings: Mapping[str, Any], images: int, measure: Measure) -> list[Row]:
-    """A row for each seed and ticket of a job whose folder is claimed; see :func:`pxframe.job.measured.measured`."""
-    from pxframe.job.measured import measured
+    """A row for each seed and ticket of a job whose folder is claimed; see :func:`pxframe.stages.measured.measured`."""
+    from pxframe.stages.measured import measured
 
     return [row for one in job.repetitions() for row in measured(one, what, settings, images, measure, say)]
 
@@ -80,8 +80,8 @@ def write(job: Job, what: str, rows: Sequence[Mapping[str, Any]], **about: Any) 
 
     The file has the rows, the settings they depend on, the versions, and ``about``.
     """
-    from pxframe.base.files import write_json
     from pxframe.base.versions import versions
+    from pxframe.files.writing import write_json
     from pxframe.job.claim import settings_of
     from pxframe.report.write import write_report
 

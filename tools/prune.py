@@ -27,8 +27,9 @@ def run(args: argparse.Namespace) -> int:
     on_grid = checked_grid(args)
     config = begin(args)  # before torch is imported, which takes seconds
     from pxframe.job.claim import claimed, earlier_threads
-    from pxframe.job.stages import pretrain, rehearse
-    from pxframe.job.tickets import make_tickets, make_whole_tickets
+    from pxframe.stages.rehearsal import rehearse
+    from pxframe.stages.runs import pretrain
+    from pxframe.stages.tickets import make_tickets, make_whole_tickets
 
     tasks = None if config.prune.whole else []  # the backbone is pruned for all of them alike
     job = job_of(args, config, tasks)

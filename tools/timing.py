@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     job = measuring.tried(args, tasks=True, change=lambda config: _every(config, args.rounds))
     from pxframe.base.errors import PxframeError
     from pxframe.job.claim import claimed
-    from pxframe.job.repetition import repeat
+    from pxframe.stages.repetition import repeat
 
     if job.whole:
         raise PxframeError("timing prunes the backbone, and prune.whole makes tickets of each task's model")

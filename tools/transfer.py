@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
 
     # Imported here, since torch takes seconds: what is wrong so far has been told.
     from pxframe.job.claim import claimed, earlier_threads
-    from pxframe.job.repetition import repeat
     from pxframe.job.results import print_table, write_results
-    from pxframe.job.stages import rehearse
     from pxframe.report.write import write_report
+    from pxframe.stages.rehearsal import rehearse
+    from pxframe.stages.repetition import repeat
 
     job = job_of(args, config, args.tasks)
     threads = choose_threads(earlier_threads(job), processes(args))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx
 
 from pxframe.base.errors import PxframeError
+from pxframe.engine.factors.roles import RECORDED
 from pxframe.engine.graph import Trace
-from pxframe.engine.roles import RECORDED
 from pxframe.engine.rules.shapes import MOVES
 from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, is_transposed, operation
 from pxframe_plugins.phew.labels import NONE, along, compact, concatenated, padded, pairs, side_by_side
@@ -29,8 +29,9 @@ _EMPTY = ("ones_like", "zeros_like", "full_like", "new_zeros", "new_ones", "new_
 def read_units(trace: Trace, tensors: Mapping[str, Tensor]) -> Units:
     """Read the graph of units of a traced model.
 
-    A factor (:mod:`pxframe.engine.factors`: a value such as squeeze-excite's or an attention weight, which is computed
-    from the data and multiplies an activation) has no units. The activation that it multiplies keeps its units.
+    A factor (:mod:`pxframe.engine.factors.values`: a value such as squeeze-excite's or an attention weight, which is
+    computed from the data and multiplies an activation) has no units. The activation that it multiplies keeps its
+    units.
 
     Args:
         trace: a trace for a single sample. Each entry of an input's second dimension is one input unit.

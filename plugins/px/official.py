@@ -10,8 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 import pxframe
 from pxframe.base.devices import sent
-from pxframe.base.inputs import divisible, leaves, mapped
-from pxframe.base.threads import repeatable
+from pxframe.running.inputs import divisible, leaves, mapped
+from pxframe.running.threads import repeatable
 from pxframe_plugins.px.replay import Recording, Replacing
 
 _log = logging.getLogger(__name__)

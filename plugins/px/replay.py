@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 import pxframe
-from pxframe.base.inputs import leaves
+from pxframe.running.inputs import leaves
 
 #: Names of functions that are activations, or hold some, and no ReLU; those that write into their input end in ``_``.
 _OTHERS = frozenset(

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import pxframe
-from pxframe.base.inputs import samples, split
 from pxframe.base.options import one_of
 from pxframe.engine.interpret import interpret, squared_input
 from pxframe.engine.reading import Reading
+from pxframe.network.traces import FACTORS
+from pxframe.running.inputs import samples, split
 from pxframe.scoring.paths import (
     active_paths,
     at_once,
@@ -16,7 +17,6 @@ from pxframe.scoring.paths import (
     open_paths,
 )
 from pxframe.scoring.saliencies import contract, gathered_saliencies, scaled_saliencies, summed
-from pxframe.scoring.traces import FACTORS
 from pxframe_plugins.px.official import official_scores
 
 VARIANTS = ("paper", "calibrated", "joint", "joint_calibrated", "official")
@@ -44,8 +44,9 @@ class PX(pxframe.Scorer):
               of ReLUs only. In most ResNets the scores of all convolutions are rounding errors, and a warning says so.
 
         factors: what the weights score that only make a factor: queries and keys, squeeze-excite, gates.
-            ``"shared"``: half of the score of the paths that the factor multiplies (:mod:`pxframe.engine.sharing`).
-            ``"recorded"``: 0. Default: ``"shared"``. The official variant knows no factors and takes ``"recorded"``.
+            ``"shared"``: half of the score of the paths that the factor multiplies
+            (:mod:`pxframe.engine.factors.sharing`). ``"recorded"``: 0. Default: ``"shared"``. The official variant
+            knows no factors and takes ``"recorded"``.
     """
 
     variant: str = "paper"

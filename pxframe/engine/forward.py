@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
-from pxframe.base.inputs import leaves
 from pxframe.engine.graph import Trace
+from pxframe.running.inputs import leaves
 
 
 class Values(dict[fx.Node, Any]):

@@ -19,7 +19,7 @@ class Trace:
         moved: node that is a parameter, or a part or another layout of one -> the parameter's name.
         computed: the other nodes that are computed from parameters alone, for nodes in ``paths`` (see ``computed``).
         constants: name of a ``get_attr`` node's target -> tensor, on the device of the input.
-        inputs: the nodes of the model's inputs, in the order of :func:`pxframe.base.inputs.leaves`.
+        inputs: the nodes of the model's inputs, in the order of :func:`pxframe.running.inputs.leaves`.
         given: those among them that a reading is given a value for.
         data: inputs of integers, and the nodes that depend on them alone. They are factors; in a sum they are a bias.
         outputs: nodes of the floating-point output tensors that carry paths (see ``factors``).

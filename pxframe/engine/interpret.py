@@ -11,15 +11,15 @@ from torch import Tensor, fx
 from torch.fx.node import map_arg
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import leaves, starting_tensors
-from pxframe.engine.computed import Computed
-from pxframe.engine.factors import multiplier, open_factor, open_ones
+from pxframe.engine.factors.computed import Computed
+from pxframe.engine.factors.values import multiplier, open_factor, open_ones
 from pxframe.engine.forward import Values, call
 from pxframe.engine.graph import Trace
 from pxframe.engine.reading import Reading
 from pxframe.engine.rules import norms
 from pxframe.engine.rules.table import Step, operation, rule_of
 from pxframe.engine.scaled import Scaled
+from pxframe.running.inputs import leaves, starting_tensors
 
 
 @dataclass

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import jvp
 
 from pxframe.base.errors import PxframeError, within
-from pxframe.base.inputs import first, samples
-from pxframe.engine.unfused import math_attention
-from pxframe.scoring.net import Net
-from pxframe.scoring.samples import along_rows, outputs_of
+from pxframe.engine.tracing.unfused import math_attention
+from pxframe.network.net import Net
+from pxframe.passes.samples import along_rows, outputs_of
+from pxframe.running.inputs import first, samples
 
 #: Numbers of the Jacobian that are in memory at a time: 1 GiB in float64. A larger one takes more passes.
 _ENTRIES = 1 << 27

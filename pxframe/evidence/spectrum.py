@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, blaming
 from pxframe.base.options import whole_number
-from pxframe.base.undisturbed import derived_seed, seeded, stream
-from pxframe.base.wrappers import unwrapped
 from pxframe.evidence.kernel import Kernel
+from pxframe.network.net import Net
+from pxframe.passes.batches import Batches
 from pxframe.refits.norms import batch_statistics
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
+from pxframe.running.undisturbed import derived_seed, seeded, stream
+from pxframe.running.wrappers import unwrapped
 from pxframe.scoring.precision import full_precision
 from pxframe.ticket.ticket import Ticket
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pxframe.base.undisturbed import derived_seed, seeded
-from pxframe.base.wrappers import unwrapped
+from pxframe.network.net import Net
+from pxframe.passes.batches import Batches
 from pxframe.refits.fan_in import fan_in
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
+from pxframe.running.undisturbed import derived_seed, seeded
+from pxframe.running.wrappers import unwrapped
 from pxframe.scoring.precision import full_precision
 from pxframe.ticket.ticket import Ticket
 

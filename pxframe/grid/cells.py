@@ -12,8 +12,8 @@ from typing import Literal
 
 from pxframe.job.job import Job
 from pxframe.job.outputs import pretrained_file, result_file, tickets_folder, weights_file
-from pxframe.job.subject import refit_of
-from pxframe.job.tickets import given_controls
+from pxframe.stages.subject import refit_of
+from pxframe.stages.tickets import given_controls
 
 Kind = Literal["pretrain", "ticket", "sparse", "train"]
 

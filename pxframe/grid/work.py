@@ -7,11 +7,11 @@ from dataclasses import replace
 from torch import nn
 
 from pxframe.grid.cells import Cell, made_by
-from pxframe.job.job import Job
+from pxframe.job.job import Job, Say
 from pxframe.job.made import NotMade
-from pxframe.job.stages import Say, pretrain, transfer
-from pxframe.job.subject import Subject, prune_subject, refit_of
-from pxframe.job.tickets import make_tickets, whole_subject, with_weights
+from pxframe.stages.runs import pretrain, transfer
+from pxframe.stages.subject import Subject, prune_subject, refit_of
+from pxframe.stages.tickets import make_tickets, whole_subject, with_weights
 from pxframe.ticket.ticket import Ticket
 
 

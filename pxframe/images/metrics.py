@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.files import write_json
+from pxframe.files.writing import write_json
 from pxframe.images.model import matched
 
 

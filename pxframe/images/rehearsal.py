@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pxframe.base.errors import PxframeError, blaming
-from pxframe.base.undisturbed import evaluating, undisturbed
+from pxframe.running.undisturbed import evaluating, undisturbed
 from pxframe.training.runner import TaskRunner
 
 

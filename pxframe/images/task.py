@@ -12,12 +12,12 @@ from torch import Tensor
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, blaming
-from pxframe.base.paths import expand_all, locate
-from pxframe.base.prepared import prepare_once
-from pxframe.base.undisturbed import seeded
+from pxframe.files.paths import expand_all, locate
+from pxframe.files.prepared import prepare_once
 from pxframe.images.drawing import drawn
 from pxframe.images.settings import SPLITS, TaskSettings
 from pxframe.plugin.task import Task
+from pxframe.running.undisturbed import seeded
 
 
 class TrainedTask(TaskSettings, Task):

@@ -10,8 +10,8 @@ import torch
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
-from pxframe.base.files import read_json, write_json
-from pxframe.base.lock import owned
+from pxframe.files.lock import owned
+from pxframe.files.writing import read_json, write_json
 from pxframe.job.job import Job
 from pxframe.job.made import canonical, differences
 from pxframe.job.places import check_folder

@@ -11,14 +11,14 @@ from torch import nn
 from pxframe.base.errors import blaming, some, within
 from pxframe.job.job import Job
 from pxframe.job.prunings import Pruning
+from pxframe.network.net import Net
+from pxframe.passes.batches import Batches
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.task import Task
 from pxframe.pruning.arguments import device_of, full_masks
 from pxframe.pruning.plan import patterns
-from pxframe.pruning.rows import fused_rows, held_rows, is_rows, whole
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
 from pxframe.scoring.prunable import prunable
+from pxframe.selection.rows import fused_rows, held_rows, is_rows, whole
 
 
 def default_exclude(provider: Backbone, model: nn.Module) -> tuple[str, ...]:

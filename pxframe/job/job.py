@@ -25,6 +25,10 @@ from pxframe.training.run import Setting
 Value = TypeVar("Value")
 
 
+#: Told what happens, a line of text at a time.
+Say = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class ScoredOn:
     """The training images that scorers read.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.files import SET_ASIDE, read_json, replacing, set_aside, write_json
+from pxframe.files.writing import SET_ASIDE, read_json, replacing, set_aside, write_json
 from pxframe.ticket.file import fingerprint
 
 Value = TypeVar("Value")

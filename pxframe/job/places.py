@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pxframe.base.errors import PxframeError, near
-from pxframe.base.paths import expand
+from pxframe.files.paths import expand
 
 #: What mmengine reads a config from.
 _SUFFIXES = (".py", ".json", ".yaml", ".yml")

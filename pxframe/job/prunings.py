@@ -13,9 +13,9 @@ from pxframe.job.config import Prune, listed
 from pxframe.job.made import digest
 from pxframe.plugin.registry import build, controls, default_scorer
 from pxframe.pruning.plan import PLAN_KEYS, Plan, split_settings
-from pxframe.pruning.rows import is_rows
 from pxframe.pruning.target import LEVELS
 from pxframe.refits.table import build_refit
+from pxframe.selection.rows import is_rows
 from pxframe.ticket.ticket import Ticket
 
 #: Settings that a control copies from the ticket it is compared with; it keeps its own values for all others.

@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pxframe.base.files import write_json
 from pxframe.base.versions import versions
+from pxframe.files.writing import write_json
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.paths import locate
+from pxframe.files.paths import locate
 
 #: Under which keys training scripts store the state dict.
 _NESTED = ("state_dict", "model")

@@ -1,4 +1,8 @@
-"""From scores to tickets: the loop of rounds, what is kept after each, and the checks on the result.
+"""From a model and images to a ticket.
 
-Imports ``plugin``, ``scoring`` and the rooms below them.
+``loop`` has :func:`pxframe.prune` and :func:`pxframe.score`. ``arguments`` and ``plan`` check what they are given,
+``run`` makes a ticket from it with ``rounds``, and ``provenance`` writes down how. ``target`` reads targets like
+``flops=0.5``, and ``aim`` finds the sparsity that reaches one. ``refitting`` has :func:`pxframe.refit`.
+
+Imports ``selection``, ``plugin``, ``scoring`` and the rooms below them.
 """

@@ -12,8 +12,8 @@ from scipy.optimize import brentq
 from torch import nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import few
 from pxframe.pruning.target import Target
+from pxframe.running.inputs import few
 from pxframe.slimming.build import slimmed
 from pxframe.speed.shares import KINDS, share_left
 from pxframe.ticket.ticket import Ticket

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, near, some
+from pxframe.network.trained import Train
+from pxframe.passes.batches import Batches
 from pxframe.plugin.registry import build, default_scorer, find, names
 from pxframe.pruning.plan import PLAN_KEYS, split_settings
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.model import Loss
+from pxframe.running.calls import Loss
 from pxframe.scoring.scorer import Scorer
-from pxframe.scoring.trained import Train
 
 AnyScorer = str | Mapping[str, Any] | Scorer
 #: What a scorer may need without reading a target.

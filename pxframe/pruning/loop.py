@@ -9,23 +9,23 @@ from torch import Tensor, nn
 
 from pxframe.base import ranks
 from pxframe.base.errors import blaming
-from pxframe.base.undisturbed import derived_seed, seeded
-from pxframe.base.wrappers import unwrapped
+from pxframe.network.net import Net
+from pxframe.network.trained import Train
+from pxframe.passes.batches import Batches
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import AnyScorer, build_scorer, device_of, example_of, full_masks
-from pxframe.pruning.checks import check_scores
-from pxframe.pruning.granularity import Granularity
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.rounds import Known
-from pxframe.pruning.rows import whole
 from pxframe.pruning.run import Run
 from pxframe.refits.table import Refit
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.model import Loss
-from pxframe.scoring.net import Net
+from pxframe.running.calls import Loss
+from pxframe.running.undisturbed import derived_seed, seeded
+from pxframe.running.wrappers import unwrapped
 from pxframe.scoring.precision import full_precision
 from pxframe.scoring.prunable import prunable
-from pxframe.scoring.trained import Train
+from pxframe.selection.checks import check_scores
+from pxframe.selection.granularity import Granularity
+from pxframe.selection.rows import whole
 from pxframe.ticket.ticket import Ticket
 
 
@@ -45,7 +45,7 @@ def score(
         model: any module made of torch operations, on any device, in the mode its loss is to be taken in. Data-parallel
             and compiled modules are unwrapped, so names are those of the user's own module.
         batches: iterable of ``(input, target)`` pairs; None for scorers that need nothing. An input is a tensor, a
-            tuple or list for ``model(*input)``, or a dict for ``model(**input)``; :mod:`pxframe.base.inputs`.
+            tuple or list for ``model(*input)``, or a dict for ``model(**input)``; :mod:`pxframe.running.inputs`.
         scorer: a registered name, ``dict(type=NAME, **options)`` or a :class:`pxframe.Scorer`; default: the scorer that
             is registered as the default. The dict may hold settings of :func:`pxframe.prune` too; here only ``exclude``
             counts.
@@ -123,7 +123,7 @@ def prune(
             one for each output.
         distribution: of the density over layers, unless ``scope`` is global: ``"uniform"`` (the default) or ``"erk"``.
         granularity: ``"weight"`` (the default), ``"channel"``, an N:M pattern (``"2:4"``), or
-            ``dict(type=..., **options)`` with the options of :mod:`pxframe.pruning.granularity`.
+            ``dict(type=..., **options)`` with the options of :mod:`pxframe.selection.granularity`.
         refit: what is done to the network after the last round, and kept in the ticket's ``start``: ``"keep"`` (the
             default) nothing, ``"bn"`` measures the statistics of batch norm anew on ``batches``, ``"obs"`` also gives
             each layer the least-squares weights for its mask, ``"rescale"`` and ``"reinit"`` make up for the inputs

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pxframe.base.errors import PxframeError, near
 from pxframe.base.options import whole_number
-from pxframe.pruning.distribution import DISTRIBUTIONS, layer_counts
-from pxframe.pruning.granularity import Granularity, build_granularity
-from pxframe.pruning.schedule import SCHEDULES
 from pxframe.pruning.target import LEVELS, Target, check_sparsity, target_of
-from pxframe.pruning.threshold import counts, global_masks, layer_masks, row_masks
 from pxframe.refits.table import Refit, build_refit
 from pxframe.scoring.scorer import Scorer
+from pxframe.selection.distribution import DISTRIBUTIONS, layer_counts
+from pxframe.selection.granularity import Granularity, build_granularity
+from pxframe.selection.schedule import SCHEDULES
+from pxframe.selection.threshold import counts, global_masks, layer_masks, row_masks
 
 SCOPES = ("global", "layer", "row")
 

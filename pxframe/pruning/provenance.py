@@ -6,11 +6,11 @@ from contextlib import suppress
 from typing import Any
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import shapes
 from pxframe.base.versions import versions
+from pxframe.network.net import Net
 from pxframe.pruning.plan import Plan
+from pxframe.running.inputs import shapes
 from pxframe.scoring.flops import macs
-from pxframe.scoring.net import Net
 from pxframe.scoring.scorer import Scorer
 from pxframe.ticket.file import fingerprint
 

@@ -9,16 +9,16 @@ from torch import nn
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, blaming
-from pxframe.base.undisturbed import derived_seed, seeded
-from pxframe.base.wrappers import unwrapped
+from pxframe.network.net import Net
+from pxframe.passes.batches import Batches
 from pxframe.plugin.host import host
 from pxframe.pruning.arguments import device_of
-from pxframe.pruning.checks import check_outputs_first
-from pxframe.pruning.rows import fused_rows, held_rows
 from pxframe.refits.table import Refit, build_refit
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
+from pxframe.running.undisturbed import derived_seed, seeded
+from pxframe.running.wrappers import unwrapped
 from pxframe.scoring.precision import full_precision
+from pxframe.selection.checks import check_outputs_first
+from pxframe.selection.rows import fused_rows, held_rows
 from pxframe.ticket.ticket import Ticket
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from pxframe.base import ranks
 from pxframe.base.bars import Bar
 from pxframe.base.errors import PxframeError, blaming
+from pxframe.network.net import Net
+from pxframe.passes.batches import Batches
 from pxframe.plugin.host import host
-from pxframe.pruning.checks import cause_of_zeros, check_scores, collapse, tied_at_zero
 from pxframe.pruning.plan import Held, Plan
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
 from pxframe.scoring.scorer import Scorer
+from pxframe.selection.checks import cause_of_zeros, check_scores, collapse, tied_at_zero
 
 _log = logging.getLogger(__name__)
 #: Scores by what they depend on; see :func:`pxframe.prune`.

@@ -9,23 +9,23 @@ from torch import nn
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError, blaming, some
-from pxframe.base.undisturbed import derived_seed, seeded
+from pxframe.network.net import Net
+from pxframe.network.trained import Train
+from pxframe.passes.batches import Batches
 from pxframe.pruning.arguments import device_of, example_of, full_masks
-from pxframe.pruning.checks import check_outputs_first
-from pxframe.pruning.granularity import Channel
-from pxframe.pruning.joined import JoinedChannels, join_channels
 from pxframe.pruning.plan import Plan
 from pxframe.pruning.provenance import costs_of, provenance
 from pxframe.pruning.rounds import Known, Rounds
-from pxframe.pruning.rows import fused_rows, held_rows, whole
 from pxframe.refits.table import Refit
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.model import Loss
-from pxframe.scoring.net import Net
+from pxframe.running.calls import Loss
+from pxframe.running.undisturbed import derived_seed, seeded
 from pxframe.scoring.precision import full_precision
 from pxframe.scoring.prunable import left_dense, prunable
 from pxframe.scoring.scorer import Scorer
-from pxframe.scoring.trained import Train
+from pxframe.selection.checks import check_outputs_first
+from pxframe.selection.granularity import Channel
+from pxframe.selection.joined import JoinedChannels, join_channels
+from pxframe.selection.rows import fused_rows, held_rows, whole
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)

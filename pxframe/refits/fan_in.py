@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pxframe.base.undisturbed import stream
 from pxframe.engine.interpret import interpret, ones_input
 from pxframe.engine.reading import Reading, path_leaves
 from pxframe.engine.scaled import Exponent, Scaled, power_of_two
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
+from pxframe.running.undisturbed import stream
 from pxframe.scoring.paths import f_tensors
 
 
@@ -21,7 +21,8 @@ def fan_in(net: Net, inputs: Any) -> dict[str, Tensor]:
 
     A weight lies on a path when it is kept, its input is reached from the network's input, and its output reaches an
     output of the network. Reached or not is all that is followed, forwards and backwards, so depth does not matter.
-    Paths lead through queries, keys and other layers that make a factor, too (see :mod:`pxframe.engine.sharing`).
+    Paths lead through queries, keys and other layers that make a factor, too (see
+    :mod:`pxframe.engine.factors.sharing`).
 
     Args:
         inputs: any batch; only its shape, dtype and device matter.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import within
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
+from pxframe.passes.batches import Batches
 
 
 def batch_statistics(net: Net, data: Batches, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pxframe.network.net import Net
+from pxframe.passes.batches import Batches
+from pxframe.passes.products import find_products
+from pxframe.passes.sweep import pieces, sweep
 from pxframe.refits.least_squares import LeastSquares
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
-from pxframe.scoring.products import find_products
-from pxframe.scoring.sweep import pieces, sweep
 
 
 def least_squares(

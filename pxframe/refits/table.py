@@ -12,12 +12,12 @@ from torch import Tensor
 from pxframe.base.errors import PxframeError, near
 from pxframe.base.options import check_options, one_of, positive, whole_number
 from pxframe.engine.reading import kept
+from pxframe.network.net import Net
+from pxframe.passes.batches import Batches
+from pxframe.passes.sweep import check_squares
 from pxframe.refits.fan_in import reinit, rescale
 from pxframe.refits.norms import batch_statistics
 from pxframe.refits.obs import least_squares
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
-from pxframe.scoring.sweep import check_squares
 from pxframe.ticket.ticket import holds_network
 
 _log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pxframe.job.results import label, means
-from pxframe.report.drawing import panels
-from pxframe.report.embedded import inline
-from pxframe.report.figures import draw_methods, has_place, methods
+from pxframe.report.figures.curves import draw_methods, has_place, methods
+from pxframe.report.figures.drawing import panels
+from pxframe.report.figures.embedded import inline
 from pxframe.report.sections import number
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
@@ -24,7 +24,7 @@ _AXES = {"latency": "time of an image, % of dense", "flops": "multiply-accumulat
 def cost_figure(rows: Sequence[Row], titled: bool = True) -> Figure | None:
     """Metric against the share of the dense network's time, and of its multiply-accumulates, by task.
 
-    Drawn as :func:`pxframe.report.figures.metric_figure` draws the metric against sparsity.
+    Drawn as :func:`pxframe.report.figures.curves.metric_figure` draws the metric against sparsity.
 
     Returns:
         None if no slim network has a finite result.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pxframe.base.errors import some
 from pxframe.job.results import label
-from pxframe.report.embedded import inline
-from pxframe.report.found import fell
-from pxframe.report.measured import Measured, by_level, by_variant, mean_and_deviation
-from pxframe.report.measured_figures import spectrum_figure, timing_figure, width_figure
+from pxframe.report.data.found import fell
+from pxframe.report.data.measured import Measured, by_level, by_variant, mean_and_deviation
+from pxframe.report.figures.embedded import inline
+from pxframe.report.figures.measured import spectrum_figure, timing_figure, width_figure
 from pxframe.report.sections import number, spread_out
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from pxframe.base.errors import some
 from pxframe.job.results import label, means
-from pxframe.report.compare import Answer, levels, percent
-from pxframe.report.embedded import inline
-from pxframe.report.figures import layer_figure, methods, metric_figure
-from pxframe.report.found import fell
-from pxframe.report.tickets import Profile, Tickets
+from pxframe.report.data.compare import Answer, levels, percent
+from pxframe.report.data.found import fell
+from pxframe.report.data.tickets import Profile, Tickets
+from pxframe.report.figures.curves import layer_figure, methods, metric_figure
+from pxframe.report.figures.embedded import inline
 
 Row = Mapping[str, Any]
 Value = TypeVar("Value")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pxframe.job.results import means
-from pxframe.report.compare import Answer, levels, percent, target_text
+from pxframe.report.data.compare import Answer, levels, percent, target_text
 
 Row = Mapping[str, Any]
 

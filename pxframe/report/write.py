@@ -12,22 +12,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pxframe.base.errors import some
-from pxframe.base.files import replacing
+from pxframe.files.writing import replacing
 from pxframe.job.results import label
 from pxframe.plugin.task import Task
 from pxframe.report import sections
-from pxframe.report.benches import read_benches
-from pxframe.report.compare import Answer, answers, lead, percent
 from pxframe.report.cost import cost_figure, cost_section
-from pxframe.report.drawing import save
-from pxframe.report.embedded import colours
+from pxframe.report.data.benches import read_benches
+from pxframe.report.data.compare import Answer, answers, lead, percent
+from pxframe.report.data.found import Found, missing_sentences, read
+from pxframe.report.data.measured import Measured, outdated, read_measured
+from pxframe.report.data.tickets import read_tickets
 from pxframe.report.evidence import drawn, evidence
-from pxframe.report.figures import drawn_tasks, methods, metric_figure
-from pxframe.report.found import Found, missing_sentences, read
-from pxframe.report.measured import Measured, outdated, read_measured
-from pxframe.report.pictures import galleries
+from pxframe.report.figures.curves import drawn_tasks, methods, metric_figure
+from pxframe.report.figures.drawing import save
+from pxframe.report.figures.embedded import colours
+from pxframe.report.figures.pictures import galleries
 from pxframe.report.tables import csv_text, latex_text
-from pxframe.report.tickets import read_tickets
 
 Row = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from pxframe.engine.rules.table import CONVOLUTIONS, PRODUCTS, operation
 from pxframe.scoring.flops import multiplications
 
 if TYPE_CHECKING:
-    from pxframe.scoring.net import Net
+    from pxframe.network.net import Net
 
 #: Where the bias stands among the arguments of a product that adds one.
 _BIASES = {"convolution": 2, "deform_conv2d": 4, "linear": 2, "addmm": 0, "baddbmm": 0}

@@ -17,18 +17,18 @@ from torch import Tensor, fx
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import mapped, samples, signature
-from pxframe.base.threads import repeatable
 from pxframe.engine.folding import Norm, find_folds, hand_on
 from pxframe.engine.graph import Trace
 from pxframe.engine.interpret import interpret, ones_input, squared_input
 from pxframe.engine.reading import Made, Reading, kept, path_weights
 from pxframe.engine.rules.table import PRODUCTS, operation
 from pxframe.engine.scaled import Exponent, Scaled, add
-from pxframe.scoring.batches import dealt
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
+from pxframe.network.traces import Factors
+from pxframe.passes.batches import dealt
+from pxframe.running.inputs import mapped, samples, signature
+from pxframe.running.threads import repeatable
 from pxframe.scoring.saliencies import contract
-from pxframe.scoring.traces import Factors
 
 Pool = Literal["sum", "max"]
 
@@ -132,7 +132,8 @@ def open_paths(
         inputs: any batch; only its shape, dtype and device matter.
         power: 1: a path's value is the product of its weights' magnitudes; 2: of their squares.
         leaves: the returned weights require gradients.
-        factors: ``"shared"``: the weights that make a factor share its score (see :mod:`pxframe.engine.sharing`).
+        factors: ``"shared"``: the weights that make a factor share its score (see
+            :mod:`pxframe.engine.factors.sharing`).
         fold: batch norms may be a part of the weights in front of them. False: the weights are |theta|**power.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pxframe.scoring.trained import Train
+from pxframe.network.trained import Train
 
 #: torch's flags of float32 precision since 2.9, each parent before its children.
 _FLAGS = tuple((b, op) for b in ("generic", "cuda", "mkldnn") for op in ("all", "matmul", "conv", "rnn"))

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, near, some
-from pxframe.scoring.model import refuse_wrapped
+from pxframe.running.calls import refuse_wrapped
 from pxframe.scoring.watch import multiplied_parameters
 
 _RECURRENT = ("weight_ih*", "weight_hh*", "weight_hr*")

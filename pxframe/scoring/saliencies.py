@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.threads import repeatable
 from pxframe.engine.scaled import Exponent, Scaled, add, align, power_of_two, writable
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
+from pxframe.running.threads import repeatable
 
 
 def contract(values: list[Scaled], counts: list[Scaled] | None = None) -> Scaled:

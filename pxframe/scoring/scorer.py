@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from pxframe.scoring.net import Net
-from pxframe.scoring.ties import joined
+from pxframe.network.net import Net
+from pxframe.network.ties import joined
 
 Needs = Literal["nothing", "inputs", "labels", "training"]
 
@@ -17,7 +17,7 @@ Needs = Literal["nothing", "inputs", "labels", "training"]
 class Scorer:
     """Base of all scorers. Options are constructor arguments, kept as public attributes (a dataclass does both).
 
-    A scorer sees the model as a function of its weights (:class:`pxframe.scoring.net.Net`), never changes it, and
+    A scorer sees the model as a function of its weights (:class:`pxframe.network.net.Net`), never changes it, and
     knows nothing of thresholds, schedules, files or tasks: the core's loop has those.
     """
 

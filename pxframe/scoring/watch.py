@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from pxframe.base.inputs import arguments, few, leaves, mapped
-from pxframe.base.undisturbed import evaluating, undisturbed
-from pxframe.engine.record import PlainMode
 from pxframe.engine.rules.shapes import MOVES, SAME
 from pxframe.engine.rules.table import PRODUCTS
-from pxframe.scoring.model import explaining_forward
+from pxframe.engine.tracing.record import PlainMode
+from pxframe.running.calls import explaining_forward
+from pxframe.running.inputs import arguments, few, leaves, mapped
+from pxframe.running.undisturbed import evaluating, undisturbed
 
 #: What the backends make of a recurrent layer: one operation that multiplies by all of its weights.
 _RECURRENT = frozenset(("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn", "_lstm_mps"))

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.base.inputs import noise_like
-from pxframe.base.outputs import TOLERANCE
+from pxframe.running.inputs import noise_like
+from pxframe.running.outputs import TOLERANCE
 from pxframe.scoring.precision import full_precision
 from pxframe.slimming.compare import Wanted
 from pxframe.slimming.constant import constants

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pxframe.base.inputs import leaves, mapped
+from pxframe.running.inputs import leaves, mapped
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.outputs import apart, outputs
+from pxframe.running.outputs import apart, outputs
 from pxframe.slimming.choices import Choice, Choices, OtherOperations
 from pxframe.slimming.groups import Graph
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pxframe.base.inputs import arguments, mapped
+from pxframe.running.inputs import arguments, mapped
 from pxframe.slimming.groups import LAYERS, inputs_of
 
 #: Biases and inputs of the opened network: so small that no activation ends its linear part, at any depth.

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.files import read_json, replacing, write_json
-from pxframe.base.inputs import arguments
-from pxframe.base.undisturbed import evaluating
+from pxframe.files.writing import read_json, replacing, write_json
+from pxframe.running.inputs import arguments
+from pxframe.running.undisturbed import evaluating
 from pxframe.slimming.build import Slim
 from pxframe.slimming.quiet import quiet
 

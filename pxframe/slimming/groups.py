@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import arguments, leaves
+from pxframe.running.inputs import arguments, leaves
 
 #: Layers whose outputs, or inputs, are channels of a group.
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -51,7 +51,7 @@ class Graph:
 
     Args:
         model: in eval mode. Channels are removed from it in place.
-        example: inputs, in any of the forms of :mod:`pxframe.base.inputs`.
+        example: inputs, in any of the forms of :mod:`pxframe.running.inputs`.
 
     Raises:
         PxframeError: Torch-Pruning is not installed, or cannot read the model.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.files import replacing
-from pxframe.base.inputs import arguments, divisible, leaves, mapped, noise_like
-from pxframe.base.outputs import apart, outputs
-from pxframe.base.undisturbed import evaluating
+from pxframe.files.writing import replacing
+from pxframe.running.inputs import arguments, divisible, leaves, mapped, noise_like
+from pxframe.running.outputs import apart, outputs
+from pxframe.running.undisturbed import evaluating
 from pxframe.slimming.files import any_batch
 from pxframe.slimming.quiet import quiet
 

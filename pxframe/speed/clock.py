@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pxframe.base.inputs import arguments, leaves
+from pxframe.running.inputs import arguments, leaves
 
 #: One measurement takes at least so many seconds; a quick network is run several times in it.
 _LEAST = 0.01

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pxframe.base.inputs import arguments, leaves, samples
+from pxframe.running.inputs import arguments, leaves, samples
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.outputs import TOLERANCE
+from pxframe.running.outputs import TOLERANCE
 from pxframe.speed.clock import take_times
 from pxframe.speed.csr import csr_layer, missing, why_not
 from pxframe.speed.sparse import Sparse, compared, for_inference, layers_of, read_by, replaced

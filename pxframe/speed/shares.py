@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from pxframe.base.undisturbed import undisturbed
+from pxframe.running.undisturbed import undisturbed
 from pxframe.speed.clock import take_times
 from pxframe.speed.cost import count_macs
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.inputs import arguments
-from pxframe.base.outputs import difference, outputs
-from pxframe.base.undisturbed import evaluating, undisturbed
+from pxframe.running.inputs import arguments
+from pxframe.running.outputs import difference, outputs
+from pxframe.running.undisturbed import evaluating, undisturbed
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

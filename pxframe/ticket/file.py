@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.files import replacing
+from pxframe.files.writing import replacing
 
 FORMAT, VERSION = "pxframe-ticket", 2
 _START = "start."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pxframe.base.errors import PxframeError, some, within
-from pxframe.base.wrappers import plain_name
+from pxframe.running.wrappers import plain_name
 from pxframe.ticket import emptied, guard
 from pxframe.ticket import file as ticket_file
 

@@ -15,12 +15,12 @@ from torch.utils.data import Dataset, default_collate
 from pxframe.base import ranks
 from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError, blaming, some, within
-from pxframe.training.hooks import FreezeHook
-from pxframe.training.repeatable import Repeatable, seed_worker
-from pxframe.training.reports import EpochLog, LateLosses
+from pxframe.training.hooks.repeatable import Repeatable, seed_worker
+from pxframe.training.hooks.reports import EpochLog, LateLosses
+from pxframe.training.hooks.sharing import BatchSampler, Together, check_share
+from pxframe.training.hooks.weights import FreezeHook
 from pxframe.training.runner import CHECKPOINT, Bfloat16, TaskRunner
 from pxframe.training.settings import Training
-from pxframe.training.sharing import BatchSampler, Together, check_share
 
 
 def stacked(items: Sequence[Mapping[str, Any]]) -> Any:
@@ -62,7 +62,7 @@ def make_runner(
     """Build a runner that is ready to ``train()`` and ``test()``, so that mistakes in a config show at once.
 
     Where torch.distributed runs several ranks, every rank builds the runner, and each step and each test is shared
-    (:mod:`pxframe.training.sharing`).
+    (:mod:`pxframe.training.hooks.sharing`).
 
     Args:
         model: an mmengine ``BaseModel``, such as :class:`pxframe.ImageModel`.

@@ -17,13 +17,13 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from pxframe.base import ranks
-from pxframe.base.files import replacing
+from pxframe.files.writing import replacing
 from pxframe.plugin.backbone import Backbone
 from pxframe.plugin.task import Task
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.hooks import StateHook, TicketHook
-from pxframe.training.reports import Divergence, EpochBar, Recorder
-from pxframe.training.sharing import equal
+from pxframe.training.hooks.reports import Divergence, EpochBar, Recorder
+from pxframe.training.hooks.sharing import equal
+from pxframe.training.hooks.weights import StateHook, TicketHook
 from pxframe.training.slimmed import Slimming
 from pxframe.training.window import Window
 
@@ -36,7 +36,7 @@ class Setting:
         provider: the provider that built the backbones.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         seed: seed of initialisation, shuffling and augmentation.
-        vis_backends: configs for :class:`pxframe.training.reports.Recorder`.
+        vis_backends: configs for :class:`pxframe.training.hooks.reports.Recorder`.
     """
 
     provider: Backbone

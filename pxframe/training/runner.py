@@ -22,8 +22,8 @@ from torch import nn
 from pxframe.base import ranks
 from pxframe.base.devices import checked_device
 from pxframe.base.errors import PxframeError
-from pxframe.base.files import replacing
-from pxframe.base.undisturbed import seeded
+from pxframe.files.writing import replacing
+from pxframe.running.undisturbed import seeded
 from pxframe.training.checkpoints import read_signed
 
 CHECKPOINT = "epoch_{}.pth"
@@ -52,7 +52,8 @@ class TaskRunner(Runner):
     - The random numbers of an epoch depend on the seed and the number of the epoch only. So a run that was killed and
       resumed ends with the same weights as a run that was not, on a CPU bit for bit.
     - ``train()`` and ``test()`` do not change the random state of the process or mmengine's default scope.
-    - Where torch.distributed runs several ranks, ``model`` is not wrapped; :class:`pxframe.training.sharing.Together`
+    - Where torch.distributed runs several ranks, ``model`` is not wrapped;
+      :class:`pxframe.training.hooks.sharing.Together`
       shares the steps. Rank 0 writes all files.
     - It prints warnings only. The log is ``train.log`` in ``work_dir``.
 

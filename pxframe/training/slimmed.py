@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from pxframe.base.errors import PxframeError, within
-from pxframe.base.undisturbed import seeded
+from pxframe.running.undisturbed import seeded
 from pxframe.slimming.build import Slim, slim
 from pxframe.slimming.files import save_slim
 from pxframe.speed.shares import KINDS, share_left
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.hooks import fitting
+from pxframe.training.hooks.weights import fitting
 
 
 class Slimming:

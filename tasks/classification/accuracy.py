@@ -10,7 +10,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from pxframe.base.files import write_json
+from pxframe.files.writing import write_json
 
 
 class Accuracy(BaseMetric):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import pxframe
 from pxframe.base.errors import blaming, some
 from pxframe.base.options import share, whole_number
-from pxframe.base.undisturbed import evaluating, seeded
 from pxframe.images.settings import SPLITS
+from pxframe.running.undisturbed import evaluating, seeded
 
 
 @dataclass(kw_only=True, eq=False)

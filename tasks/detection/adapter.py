@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import pxframe
 from pxframe.base.errors import blaming
 from pxframe.base.options import whole_number
-from pxframe.base.undisturbed import seeded
 from pxframe.images.settings import SPLITS
+from pxframe.running.undisturbed import seeded
 from pxframe.training.settings import sgd
 
 

@@ -20,8 +20,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 import pxframe
 from pxframe.base.errors import PxframeError, near
-from pxframe.base.files import write_json
-from pxframe.base.undisturbed import evaluating
+from pxframe.files.writing import write_json
+from pxframe.running.undisturbed import evaluating
 
 #: Name of each detector, and the levels it has beyond the backbone's maps where the config does not say.
 DETECTORS = {"FasterRCNN": (FasterRCNN, "pool"), "RetinaNet": (RetinaNet, "p6p7"), "FCOS": (FCOS, "p6p7")}

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 
 import pxframe
-from pxframe.base.files import read_json
-from pxframe.base.undisturbed import seeded
+from pxframe.files.writing import read_json
+from pxframe.running.undisturbed import seeded
 
 _LEAST_SCORE = 0.5
 _SIDE = 240  # pixels of the longer side: lines of two pixels are seen on a small image, too

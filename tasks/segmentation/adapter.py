@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import pxframe
 from pxframe.base.errors import blaming, within
 from pxframe.base.options import one_of, whole_number
-from pxframe.base.undisturbed import seeded
+from pxframe.running.undisturbed import seeded
 from pxframe.training.settings import sgd
 
 

@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 import pxframe
 from pxframe.base.errors import some, within
-from pxframe.base.paths import locate
+from pxframe.files.paths import locate
 from pxframe_tasks.segmentation.openmmlab import import_mmseg
 
 import_mmseg()

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import pxframe
-from pxframe.base.undisturbed import seeded
+from pxframe.running.undisturbed import seeded
 
 #: Colour of pixels that do not count.
 _IGNORED = (128, 128, 128)

@@ -6,7 +6,7 @@ from pretend_gpu import CUDA, PretendGPU
 
 from pxframe.base.devices import checked_device, held_for, sent
 from pxframe.base.errors import PxframeError
-from pxframe.scoring.batches import Batches
+from pxframe.passes.batches import Batches
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "cuda:-1", "cpu:0", "mps", "", "meta", 3, None])

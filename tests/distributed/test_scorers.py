@@ -126,8 +126,8 @@ dist.init_process_group(
     "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(minutes=30)
 )
 from pxframe.pruning.arguments import full_masks
-from pxframe.scoring.batches import Batches
-from pxframe.scoring.net import Net
+from pxframe.passes.batches import Batches
+from pxframe.network.net import Net
 model, seen = network(), []
 model.register_forward_pre_hook(lambda module, given: seen.append(float(given[0].sum())))
 net = Net(model, full_masks(model, ["3.weight"]))

@@ -10,8 +10,8 @@ from torch import nn
 
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
+from pxframe.training.hooks.sharing import SharedStatistics, check_share
 from pxframe.training.settings import Training
-from pxframe.training.sharing import SharedStatistics, check_share
 from pxframe_tools import cli, processes
 
 #: The command line, without what tells errors in one line and ends the process.
@@ -28,8 +28,8 @@ import torch.distributed as dist
 from torch import nn
 from pxframe.base import ranks
 from pxframe.base.errors import PxframeError
-from pxframe.training.reports import LateLosses
-from pxframe.training.sharing import BatchSampler, SharedStatistics
+from pxframe.training.hooks.reports import LateLosses
+from pxframe.training.hooks.sharing import BatchSampler, SharedStatistics
 
 folder = sys.argv[1]
 second = os.fork()  # imports are done once, which take most of the time

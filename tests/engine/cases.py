@@ -9,8 +9,8 @@ import torch
 from oracle import Network, measure, measure_open
 from torch import nn
 
-from pxframe.base.inputs import leaves
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
+from pxframe.running.inputs import leaves
 from pxframe.scoring.paths import jacobian_norms, open_paths
 from pxframe.scoring.saliencies import contract, saliencies
 from pxframe_plugins.px.scorer import PX

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import pxframe
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe_plugins.px.scorer import PX
 from pxframe_plugins.synflow import SynFlow
 from pxframe_plugins.synflow_l2 import SynFlowL2

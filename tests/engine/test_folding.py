@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pxframe.engine.folding import find_folds
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.paths import open_paths
 from pxframe.scoring.saliencies import contract, saliencies
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.paths import active_paths, open_paths
 from pxframe.scoring.saliencies import contract, saliencies
 

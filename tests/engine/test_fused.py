@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pxframe.engine.fused import find_fused
-from pxframe.engine.trace import trace_model
+from pxframe.engine.tracing.trace import trace_model
 
 
 class Attention(nn.Module):

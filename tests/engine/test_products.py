@@ -7,7 +7,7 @@ import torch
 from cases import CHECKS, make_case
 from torch import nn
 
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe_plugins.px.scorer import PX
 
 

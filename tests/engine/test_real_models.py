@@ -6,7 +6,7 @@ import torchvision
 import zoo
 
 import pxframe
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.paths import jacobian_norms
 
 MODELS = {"resnet152": torchvision.models.resnet152, "deeplab": lambda: zoo.DeepLab(full=True)}

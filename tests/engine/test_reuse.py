@@ -9,7 +9,7 @@ from torch import nn
 import pxframe
 from pxframe.engine.interpret import interpret, squared_input
 from pxframe.engine.reading import Reading, path_weights
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.paths import f_tensors
 
 
@@ -87,7 +87,7 @@ def test_in_place_and_not_give_the_same_and_the_input_is_left_alone(net):
 
 
 def test_a_model_is_traced_once_a_prune(monkeypatch):
-    from pxframe.scoring import traces as module
+    from pxframe.network import traces as module
 
     calls = []
     trace = module.trace_model

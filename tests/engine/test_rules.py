@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import pxframe
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.paths import active_paths, jacobian_norms, open_paths
 from pxframe.scoring.saliencies import contract
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.prunable import prunable
 
 SHARED = dict(type="synflow_l2", factors="shared")

@@ -9,7 +9,7 @@ from cases import CHECKS, make_case
 from torch import nn
 
 import pxframe
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.paths import active_paths, open_paths
 from pxframe.scoring.prunable import prunable
 from pxframe.scoring.saliencies import contract

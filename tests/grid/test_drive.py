@@ -10,7 +10,7 @@ from grid_jobs import rows, write
 
 from pxframe.grid import local
 from pxframe.grid.leash import Ended
-from pxframe.job import stages, trainer
+from pxframe.stages import runs, trainer
 from pxframe_tools import cell, cli, common
 
 started = []
@@ -70,7 +70,7 @@ def test_a_grid_gives_what_one_process_gives_and_starts_nothing_that_is_finished
     assert (tmp_path / "many" / "report.html").exists()
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train", lambda *_, **__: pytest.fail("it was finished"))
+        patch.setattr(runs, "train", lambda *_, **__: pytest.fail("it was finished"))
         assert run(config, "many", "--jobs", "2", "--resume")[0] == []
         assert run(config, "one", "--jobs", "2", "--resume")[0] == []  # what one process began
         run(config, "many", "--resume")  # and the other way round
@@ -119,7 +119,7 @@ def test_a_grid_of_every_shape_gives_what_one_process_gives(run, tmp_path, shape
 
 def test_a_cell_that_fails_leaves_the_others_alone_and_its_log_is_shown(run, tmp_path, monkeypatch):
     config = write(tmp_path, ("epochs=2", "epochs=1"))
-    original, failures = stages.train, []
+    original, failures = runs.train, []
 
     def train(setting, title, *args, **kwargs):
         if title.startswith("a "):
@@ -127,7 +127,7 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_its_log_is_shown(run, tmp
             raise RuntimeError("no space in the attic")
         return original(setting, title, *args, **kwargs)
 
-    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(runs, "train", train)
     cells, printed = run(config, "work", "--jobs", "1", "--retries", "2", code=1)
     assert len(failures) == 3
     assert cells.count("seed-0/a/magnitude-80.00") == 3
@@ -135,7 +135,7 @@ def test_a_cell_that_fails_leaves_the_others_alone_and_its_log_is_shown(run, tmp
     assert printed.count(f"tried again; the last lines of {log}:\n    error: no space in the attic\n") == 2
     assert f"missing: seed-0/a/magnitude-80.00: failed; see {log}" in printed
     assert [row["task"] for row in rows(tmp_path / "work")] == ["b"]
-    monkeypatch.setattr(stages, "train", original)
+    monkeypatch.setattr(runs, "train", original)
     cells, _ = run(config, "work", "--jobs", "1", "--resume")
     assert cells == ["seed-0/a/magnitude-80.00"]
     assert [row["task"] for row in rows(tmp_path / "work")] == ["a", "b"]

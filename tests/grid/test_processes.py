@@ -134,7 +134,7 @@ def test_a_cell_that_another_process_is_at_is_waited_for_and_not_done_twice(refe
     assert code == 0, printed
     lock = work / "logs" / "seed-0" / "b" / "magnitude-80.00.lock"
     holds = (
-        "import sys; from pxframe.base.lock import waiting\n"
+        "import sys; from pxframe.files.lock import waiting\n"
         f"with waiting({str(lock)!r}, print): print('held', flush=True); sys.stdin.readline()"
     )
     cell = [sys.executable, "-m", "pxframe_tools.cell", str(work / "grid.json"), "--cell", "seed-0/b/magnitude-80.00"]

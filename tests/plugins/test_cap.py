@@ -174,8 +174,8 @@ def test_many_passes_over_the_data_give_the_same(monkeypatch):
 
 
 def test_what_is_held_is_neither_ranked_nor_changed():
+    from pxframe.network.net import Net
     from pxframe.plugin.registry import build
-    from pxframe.scoring.net import Net
 
     model, batches = network(), data()
     net = Net(model, masks_of(model, 2.0))

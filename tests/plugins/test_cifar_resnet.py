@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.paths import locate
+from pxframe.files.paths import locate
 from pxframe_plugins.cifar_resnet import Block, CifarResNet
 
 provider = CifarResNet()

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import pxframe
+from pxframe.network.net import Net
 from pxframe.plugin import host
 from pxframe.plugin.registry import build
-from pxframe.scoring.net import Net
 
 ALL = ["snip", "iter_snip", "force", "grasp", "prospr", {"type": "prospr", "order": "first"}]
 

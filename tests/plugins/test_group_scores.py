@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from residual import GATED, TIES, data, residual
 
 import pxframe
+from pxframe.network.net import Net
 from pxframe.plugin.registry import build
-from pxframe.scoring.net import Net
 
 SETTINGS = {"exclude": "head.*", "allow_collapse": True}
 ENTRY = {"type": "channel", "groups": "entry"}

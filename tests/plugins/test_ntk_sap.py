@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import pxframe
-from pxframe.base.undisturbed import derived_seed, stream
 from pxframe.plugin import host
+from pxframe.running.undisturbed import derived_seed, stream
 
 
 @pytest.fixture

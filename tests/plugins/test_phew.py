@@ -12,9 +12,9 @@ import zoo
 from torch import nn
 
 import pxframe
-from pxframe.base.undisturbed import derived_seed, stream
+from pxframe.network.net import Net
 from pxframe.plugin import host
-from pxframe.scoring.net import Net
+from pxframe.running.undisturbed import derived_seed, stream
 from pxframe.scoring.paths import f_tensors
 from pxframe_plugins.phew.graph import read_units
 from pxframe_plugins.phew.units import Product

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import pxframe
-from pxframe.base.paths import locate
-from pxframe.base.undisturbed import seeded
+from pxframe.files.paths import locate
 from pxframe.job.config import checked
 from pxframe.job.job import Job
-from pxframe.job.stages import pretrain
-from pxframe.job.tickets import make_whole_tickets
+from pxframe.running.undisturbed import seeded
+from pxframe.stages.runs import pretrain
+from pxframe.stages.tickets import make_whole_tickets
 from pxframe.ticket.file import fingerprint
 
 OFFICIAL = dict(type="px", variant="official")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 import pxframe
-from pxframe.scoring import samples
+from pxframe.passes import samples
 
 
 def small():

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from residual import GATED, TIES, data, residual
 
 import pxframe
+from pxframe.network.net import Net
+from pxframe.passes import samples
 from pxframe.plugin.registry import build
-from pxframe.scoring import samples
-from pxframe.scoring.net import Net
 
 LAYERS = [layer for layers in GATED.values() for layer in layers]
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import pxframe
 from pxframe.base.errors import PxframeError
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 
 
 @pytest.fixture

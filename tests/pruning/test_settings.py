@@ -8,9 +8,9 @@ from torch import nn
 
 import pxframe
 from pxframe.plugin.registry import default_scorer
-from pxframe.pruning.granularity import Unstructured
 from pxframe.pruning.plan import PLAN_KEYS, Plan, split_settings
 from pxframe.pruning.target import KINDS
+from pxframe.selection.granularity import Unstructured
 
 
 class Plain(pxframe.Scorer):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.base.undisturbed import derived_seed, seeded, stream
+from pxframe.running.undisturbed import derived_seed, seeded, stream
 
 CPU = torch.device("cpu")
 CONSUMERS = ["seeded", "pruning", "reinit"]

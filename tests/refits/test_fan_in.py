@@ -10,8 +10,8 @@ from torch import nn
 from torchvision.ops import DeformConv2d
 
 import pxframe
+from pxframe.network.net import Net
 from pxframe.refits.fan_in import fan_in, reinit
-from pxframe.scoring.net import Net
 
 
 def net_of(model, masks=None):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.scoring import sweep
+from pxframe.passes import sweep
 
 #: So little damping that the solution is that of least squares.
 EXACT = {"type": "obs", "damping": 1e-11, "steps": 500}

@@ -9,7 +9,7 @@ import pytest
 
 import pxframe
 from pxframe.base.errors import PxframeError
-from pxframe.base.paths import locate
+from pxframe.files.paths import locate
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "zero_shot.py"
 spec = importlib.util.spec_from_file_location("zero_shot", PATH)

@@ -6,7 +6,7 @@ import math
 import pytest
 import report_jobs as jobs
 
-from pxframe.report.compare import answers, difference, lead, levels, percent
+from pxframe.report.data.compare import answers, difference, lead, levels, percent
 
 
 def test_the_best_method_and_the_next_at_each_level():

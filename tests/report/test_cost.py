@@ -6,8 +6,8 @@ import json
 import pytest
 import report_jobs as jobs
 
-from pxframe.report.compare import answers, levels
 from pxframe.report.cost import cost_figure, cost_section
+from pxframe.report.data.compare import answers, levels
 from pxframe.report.write import write_report
 
 FLOPS = {"flops": 0.5}

@@ -11,9 +11,9 @@ import report_jobs as jobs
 from digits_job import digits_job
 
 from pxframe.report import write
+from pxframe.report.data.measured import Measured, by_level, outdated, read_measured
 from pxframe.report.evidence import drawn
-from pxframe.report.figures import methods
-from pxframe.report.measured import Measured, by_level, outdated, read_measured
+from pxframe.report.figures.curves import methods
 from pxframe.report.write import write_report
 from pxframe_tools import cli
 

@@ -8,10 +8,10 @@ import pytest
 import report_jobs as jobs
 from PIL import Image
 
-from pxframe.report.drawing import DARK, INK, LIGHT, save
-from pxframe.report.embedded import colours, inline
-from pxframe.report.figures import layer_figure, methods, metric_figure
-from pxframe.report.tickets import Profile
+from pxframe.report.data.tickets import Profile
+from pxframe.report.figures.curves import layer_figure, methods, metric_figure
+from pxframe.report.figures.drawing import DARK, INK, LIGHT, save
+from pxframe.report.figures.embedded import colours, inline
 
 
 def lines(panel):

@@ -7,7 +7,7 @@ import report_jobs as jobs
 
 from pxframe.base.errors import PxframeError
 from pxframe.job.made import save_row
-from pxframe.report.found import missing_sentences, read
+from pxframe.report.data.found import missing_sentences, read
 
 
 def test_a_finished_job_has_all_its_rows_and_misses_nothing(tmp_path):

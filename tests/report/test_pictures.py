@@ -10,10 +10,10 @@ from PIL import Image
 
 import pxframe
 from pxframe.base.errors import PxframeError
-from pxframe.report import pictures
-from pxframe.report.compare import answers
-from pxframe.report.found import read
-from pxframe.report.pictures import galleries
+from pxframe.report.data.compare import answers
+from pxframe.report.data.found import read
+from pxframe.report.figures import pictures
+from pxframe.report.figures.pictures import galleries
 
 
 class Drawing(pxframe.Task):

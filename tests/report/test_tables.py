@@ -6,7 +6,7 @@ import re
 
 import report_jobs as jobs
 
-from pxframe.report.compare import answers
+from pxframe.report.data.compare import answers
 from pxframe.report.tables import csv_text, escaped, latex_text
 
 NASTY = r"a_b 50% & #1 $x$ {y} \z ~ ^ <i> |"

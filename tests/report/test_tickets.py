@@ -4,8 +4,8 @@ import shutil
 
 import report_jobs as jobs
 
-from pxframe.report.found import read
-from pxframe.report.tickets import read_tickets
+from pxframe.report.data.found import read
+from pxframe.report.data.tickets import read_tickets
 
 
 def test_profiles_are_means_over_the_seeds(tmp_path):

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pxframe.base.errors import PxframeError
+from pxframe.network.net import Net
 from pxframe.plugin.registry import build
-from pxframe.scoring.net import Net
 
 
 class FromLeft(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 
 import pxframe
 from pxframe.engine.scaled import Scaled
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.saliencies import gathered_saliencies, scaled_saliencies
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import pxframe
 from pxframe.base.errors import PxframeError
-from pxframe.scoring.net import Net
+from pxframe.network.net import Net
 from pxframe.scoring.paths import jacobian_norms
 
 SIZES = [(6, 8), (8, 6), (6, 8), (5, 5)]

@@ -10,7 +10,7 @@ from slim_networks import shaken
 from torch import nn
 
 import pxframe
-from pxframe.base.outputs import TOLERANCE
+from pxframe.running.outputs import TOLERANCE
 
 
 class Plain(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import pxframe
-from pxframe.base.outputs import TOLERANCE
+from pxframe.running.outputs import TOLERANCE
 from pxframe.speed import cpu
 from pxframe.speed.csr import CsrConv1x1, CsrLayer, CsrLinear, missing
 from pxframe.speed.sparse import read_by, replaced

@@ -13,11 +13,11 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 import pxframe
 from pxframe.base.errors import PxframeError
-from pxframe.base.files import read_json, write_json
+from pxframe.files.writing import read_json, write_json
 from pxframe.job.config import load_config
 from pxframe.job.job import Job
 from pxframe.plugin import registry
-from pxframe.training.hooks import TicketHook
+from pxframe.training.hooks.weights import TicketHook
 from pxframe_plugins.cifar_resnet import CifarResNet
 from pxframe_plugins.timm_models import Timm
 from pxframe_tasks.demo.digits import SCENE_CLASSES, write_scenes

@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 import pxframe
 from pxframe.base.errors import PxframeError
 from pxframe.plugin import registry
-from pxframe.training.hooks import TicketHook
+from pxframe.training.hooks.weights import TicketHook
 from pxframe.training.settings import Training
 from pxframe_plugins.cifar_resnet import CifarResNet
 from pxframe_tasks.classification.heads import KNN, Ridge, mlp

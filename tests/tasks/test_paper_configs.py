@@ -20,10 +20,10 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from pxframe.base.options import check_options
 from pxframe.job.config import checked, read_config
 from pxframe.job.job import Job
-from pxframe.job.stages import pretrain, transfer
-from pxframe.job.tickets import make_tickets, make_whole_tickets
 from pxframe.plugin import registry
 from pxframe.pruning.plan import PLAN_KEYS
+from pxframe.stages.runs import pretrain, transfer
+from pxframe.stages.tickets import make_tickets, make_whole_tickets
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other
 CONFIGS = Path(__file__).parents[2] / "configs"

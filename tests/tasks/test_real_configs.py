@@ -8,7 +8,7 @@ import pytest
 from pxframe.job.config import load_config
 from pxframe.job.job import Job
 from pxframe.job.prunings import prunings
-from pxframe.job.stages import rehearse
+from pxframe.stages.rehearsal import rehearse
 
 FILES = sorted((Path(__file__).parents[2] / "configs" / "real").glob("*.py"))
 

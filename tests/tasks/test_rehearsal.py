@@ -12,8 +12,8 @@ from PIL import Image
 from pxframe.base.errors import PxframeError
 from pxframe.job.config import load_config
 from pxframe.job.job import Job
-from pxframe.job.stages import rehearse
 from pxframe.plugin import registry
+from pxframe.stages.rehearsal import rehearse
 from pxframe_plugins.cifar_resnet import CifarResNet
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other

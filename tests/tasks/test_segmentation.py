@@ -18,7 +18,7 @@ import pxframe
 from pxframe.base.errors import PxframeError
 from pxframe.plugin import registry
 from pxframe.scoring.prunable import prunable
-from pxframe.training.hooks import TicketHook
+from pxframe.training.hooks.weights import TicketHook
 from pxframe.training.window import initialised
 from pxframe_plugins.cifar_resnet import CifarResNet
 from pxframe_plugins.timm_models import Timm

@@ -12,7 +12,7 @@ from torch import nn
 
 import pxframe
 from pxframe.plugin import registry
-from pxframe.training.hooks import TicketHook
+from pxframe.training.hooks.weights import TicketHook
 
 torch.set_num_threads(1)  # in networks this small, threads wait for each other
 spec = importlib.util.spec_from_file_location("gpu_benchmark", Path(__file__).parents[2] / "benchmarks" / "gpu.py")

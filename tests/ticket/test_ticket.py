@@ -15,7 +15,7 @@ import torchvision
 from torch import nn
 
 from pxframe.base.errors import PxframeError
-from pxframe.base.wrappers import plain_name
+from pxframe.running.wrappers import plain_name
 from pxframe.ticket import file as ticket_file
 from pxframe.ticket.file import fingerprint
 from pxframe.ticket.ticket import Ticket

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import pxframe
 from pxframe.job.config import load_config
 from pxframe.job.job import Job
-from pxframe.job.stages import pretrain
+from pxframe.stages.runs import pretrain
 from pxframe.ticket.ticket import Ticket
 from pxframe_tools import cli
 

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from pxframe.base.errors import PxframeError
 from pxframe.ticket.ticket import Ticket
-from pxframe.training.hooks import TicketHook
+from pxframe.training.hooks.weights import TicketHook
 from pxframe.training.make import make_runner
 from pxframe.training.run import close
 from pxframe.training.settings import Training
