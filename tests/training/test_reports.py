@@ -7,8 +7,8 @@ import torch
 from mmengine.logging import MessageHub
 from pretend_gpu import PretendGPU
 
-from pxframe.training.hooks.reports import EpochBar, LateLosses, mean_loss
 from pxframe.training.hooks import reports
+from pxframe.training.hooks.reports import EpochBar, LateLosses, mean_loss
 
 
 @pytest.fixture
