@@ -1,7 +1,9 @@
 """A network without the channels that a ticket removed: smaller in fact, with the outputs of the masked one.
 
-``groups``: channels that Torch-Pruning's dependency graph ties together; ``constant``: which of them carry nothing;
-``fold``: what they add goes into what is left; ``heads``: attention heads; ``build``: all of it, and the proof that
-nothing changed, by ``compare`` and ``choices``; ``files``: what is written, and read again without this library;
-``onnx_file``: the same for ONNX.
+``groups`` finds the channels that Torch-Pruning's dependency graph ties together, and ``heads`` those of attention.
+``constant`` finds which of them carry nothing, and ``fold`` adds what they carry to what is left. ``build`` does all of
+it, and proves that nothing changed with ``compare`` and ``choices``. ``files`` writes the network so that it loads
+without this library, ``onnx_file`` writes it as ONNX, and ``quiet`` keeps torch's exporter silent.
+
+Imports ``scoring``, ``ticket`` and the rooms below them.
 """
