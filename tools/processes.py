@@ -82,8 +82,23 @@ def met(device: str) -> str:
         if there < wanted:
             raise PxframeError(f"--device cuda: {wanted} processes need {wanted} GPUs, and torch sees {there}")
         own = f"cuda:{os.environ['LOCAL_RANK']}"
-    ranks.join(own)
+    with _ended_by_signals():
+        ranks.join(own)
     return own
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Inside the block, Ctrl-C and SIGTERM end the process at once, without a word.
+
+    Python's own handlers run when torch returns to Python, and while it waits for other processes it does not.
+    """
+    before = {how: signal.signal(how, signal.SIG_DFL) for how in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for how, handler in before.items():
+            signal.signal(how, handler)
 
 
 def check_agreed(arguments: Mapping[str, Any], config: Mapping[str, Any]) -> None:

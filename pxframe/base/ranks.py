@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 #: A rank may wait this long for another that does long work alone. One that has died is noticed at once.
 _PATIENCE = timedelta(days=7)
+#: torchrun starts all processes at about the same time, so the place where they meet is there soon, or never.
+_MEETING = timedelta(minutes=5)
 #: Where ranks that :func:`join` brought together leave notes; it outlives each of them.
 _store: Any = None
 #: The rank that :func:`join` read from the environment: known before the ranks have met, and after they have parted.
@@ -167,7 +169,7 @@ def join(device: str) -> None:
     import torch.distributed as dist
 
     with blaming("cannot meet the other processes that torchrun started"):
-        store, _number, count = next(iter(dist.rendezvous("env://")))
+        store, _number, count = next(iter(dist.rendezvous("env://", timeout=_MEETING)))
         _store = dist.PrefixStore("notes", store)
         backend = "gloo"
         if device.startswith("cuda"):

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -103,3 +106,39 @@ def _second(launcher):
         if parent == launcher and b"RANK=1" in variables:
             return int(folder.name)
     raise AssertionError("there is no rank 1")
+
+
+WAITING = """
+import signal
+import sys
+from pxframe.base import ranks
+from pxframe_tools import processes
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # as the commands do
+join = ranks.join
+
+
+def told(device):
+    open(sys.argv[1], "w").close()
+    join(device)
+
+
+ranks.join = told
+processes.met("cpu")
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_waits_for_others_in_vain_can_be_stopped(tmp_path, how):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])  # nobody listens there afterwards
+    others = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
+    reached = tmp_path / "reached"
+    with subprocess.Popen([sys.executable, "-c", WAITING, reached], env={**os.environ, **others}) as waiting:
+        while not reached.exists():
+            time.sleep(0.1)
+        time.sleep(3)  # torch is imported, and looks for rank 0
+        assert waiting.poll() is None
+        waiting.send_signal(how)
+        assert waiting.wait(timeout=20) == -how
