@@ -7,7 +7,7 @@ core for each seed.
 _base_ = ["../_base_/photographs.py"]
 
 prune = dict(
-    scorer=[dict(type="px"), dict(type="px", variant="joint")],
+    scorer=[dict(type="px"), dict(type="synflow_l2")],
     sparsity=0.982,
     controls=[],
 )
