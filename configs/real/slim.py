@@ -3,7 +3,7 @@
 The score of a group of channels is that of one entry that stands on all of them. ``snip`` so is 3SP (compute-aware);
 "reinit" and "rescale" are its two ways to start. Torch-Pruning's own importances stand beside ours. The layers of this
 network's residual streams cannot lose channels (their shortcuts are padded), so all methods choose among the inner
-channels of its blocks. About four hours of a CPU core for each seed; ``slim_vgg16.py`` has a network without shortcuts.
+channels of its blocks. About two hours of a CPU core for each seed; ``slim_vgg16.py`` has a network without shortcuts.
 """
 
 _base_ = ["../_base_/photographs.py"]
@@ -32,4 +32,4 @@ prune = dict(
     ],
 )
 
-tasks = dict(_delete_=True, cifar10=dict(_base_._cifar_trained, epochs=5))
+tasks = dict(_delete_=True, cifar10=dict(_base_._cifar_trained, epochs=3))
