@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from torchmetrics import MeanAbsoluteError
 
 import pxframe
 
@@ -16,6 +15,8 @@ class Regression(pxframe.TrainedTask):
         return torch.nn.functional.l1_loss(output.squeeze(1), target)
 
     def runner(self, backbone, provider, **run):
+        from torchmetrics import MeanAbsoluteError  # takes seconds, which only a run of this task should
+
         head = torch.nn.Linear(provider.strip(backbone), 1)
         data = {split: self.dataset(split) for split in ("train", "test")}
         model = pxframe.ImageModel(backbone, head, self.loss, self.mean, self.std)
