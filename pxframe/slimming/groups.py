@@ -231,7 +231,9 @@ def layers_of(model: nn.Module) -> list[Any]:
 def weight_of(layer: Any) -> Tensor:
     """The weight of a layer, its outputs in the first dimension."""
     weight = layer.weight.detach()
-    return weight.transpose(0, 1) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else weight
+    if not isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        return weight
+    return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)  # each group has outputs of its own
 
 
 def inputs_of(layer: Any) -> int:

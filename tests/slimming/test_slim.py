@@ -213,3 +213,17 @@ def test_real_models(name):
     assert equal(model, ticket, found, torch.randn_like(x)) < TOLERANCE
     sizes = [sum(p.numel() for p in network.parameters()) for network in (model, found.model)]
     assert sizes[1] < 0.9 * sizes[0]
+
+
+@pytest.mark.parametrize("groups", [1, 3, 6])
+def test_transposed_convolutions_in_groups(groups):
+    """The weight of one has its inputs first, and its second dimension counts the outputs of a group alone."""
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(6, 6, 2, stride=2, groups=groups, bias=False)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), up, nn.Conv2d(6, 4, 1)).eval()
+    nn.init.zeros_(model[0].bias)
+    ticket = masks_of(model, **{"0": [1, 4]})
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {1: {"0": (6, 4)}, 3: {}, 6: {"0": (6, 4), "2": (6, 4)}}[groups]
+    assert found.whole == ({"0": "2 is a convolution of 3 groups"} if groups == 3 else {})
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
