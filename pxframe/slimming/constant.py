@@ -44,14 +44,15 @@ def opened(model: nn.Module) -> nn.Module:
                 module.running_mean.copy_(-_SMALL * _drawn(module.running_mean, generator))
                 module.running_var.fill_(1.0)  # type: ignore[union-attr]
 
-    def begin(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        values = args[0]
+    def begin(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        values = _read(args, kwargs)
         if not values.requires_grad:
             values = _SMALL * _drawn(values, generator)
-        return values.detach().requires_grad_(), *args[1:]  # detached, so that no graph of the whole network is kept
+        values = values.detach().requires_grad_()  # detached, so that no graph of the whole network is kept
+        return ((values, *args[1:]), kwargs) if args else ((), {**kwargs, next(iter(kwargs)): values})
 
     for name in layers:
-        copied.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(begin)
+        copied.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(begin, with_kwargs=True)
     return copied
 
 
@@ -88,11 +89,12 @@ def _values_read(model: nn.Module, names: Sequence[str], batches: Sequence[Any],
     """What is read at each input channel, if it is one value for all batches and positions; else NaN."""
     ends: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if not args[0].numel():  # of no boxes, for example
+    def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            values = _read(args, kwargs).detach()
+            if not values.numel():  # of no boxes, for example
                 return
-            low, high = _ends(args[0].detach(), module)
+            low, high = _ends(values, module)
             if name in ends:
                 low, high = torch.minimum(ends[name][0], low), torch.maximum(ends[name][1], high)
             ends[name] = low, high
@@ -101,7 +103,7 @@ def _values_read(model: nn.Module, names: Sequence[str], batches: Sequence[Any],
 
     with ExitStack() as stack:
         for name in names:
-            stack.callback(model.get_submodule(name).register_forward_pre_hook(note(name)).remove)
+            stack.callback(model.get_submodule(name).register_forward_pre_hook(note(name), with_kwargs=True).remove)
         for batch in batches:
             args, kwargs = arguments(batch)
             model(*args, **kwargs)
@@ -113,8 +115,13 @@ def _values_read(model: nn.Module, names: Sequence[str], batches: Sequence[Any],
     return found
 
 
-def _ends(values: Tensor, module: nn.Module) -> tuple[Tensor, Tensor]:
+def _read(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a layer is given first, by its place or by its name."""
+    return args[0] if args else next(iter(kwargs.values()))
+
+
+def _ends(values: Tensor, module: Any) -> tuple[Tensor, Tensor]:
     """The least and the largest value of each input channel, float64."""
-    channel = values.ndim - 1 if isinstance(module, nn.Linear) else 1
+    channel = -1 if isinstance(module, nn.Linear) else 1 - module.weight.ndim  # also of an image without a batch
     rows = values.movedim(channel, 0).flatten(1).double()
     return rows.amin(1), rows.amax(1)

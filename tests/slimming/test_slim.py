@@ -227,3 +227,26 @@ def test_transposed_convolutions_in_groups(groups):
     assert found.channels == {1: {"0": (6, 4)}, 3: {}, 6: {"0": (6, 4), "2": (6, 4)}}[groups]
     assert found.whole == ({"0": "2 is a convolution of 3 groups"} if groups == 3 else {})
     assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+class Named(Plain):
+    """Layers that are given their inputs by name."""
+
+    def forward(self, x):
+        return self.c(input=self.b(input=self.act(self.norm(self.a(input=x)))))
+
+
+class OneByOne(Plain):
+    """Layers that are given images without a batch."""
+
+    def forward(self, x):
+        return torch.stack([self.c(self.b(self.act(self.a(image)))) for image in x])
+
+
+@pytest.mark.parametrize("cls", [Named, OneByOne])
+def test_layers_that_are_called_in_other_ways(cls):
+    model = shaken(cls(padding=0))
+    ticket = masks_of(model, a=[1, 4])
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {"a": (6, 4)}
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
