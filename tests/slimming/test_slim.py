@@ -250,3 +250,18 @@ def test_layers_that_are_called_in_other_ways(cls):
     found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
     assert found.channels == {"a": (6, 4)}
     assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+def test_outputs_that_cannot_be_seen_are_no_proof():
+    class Result:
+        def __init__(self, values):
+            self.values = values
+
+    class Hidden(Plain):
+        def forward(self, x):
+            x = self.act(self.norm(self.a(x)))
+            return Result(self.c(self.b(x)) + x[:, 1:2, 1:-1, 1:-1])
+
+    model = shaken(Hidden(padding=0))
+    with pytest.raises(pxframe.PxframeError, match=r"^no tensor is seen in the model's output, of type Result"):
+        pxframe.slim(model, masks_of(model, a=[1]), torch.randn(2, 3, 8, 8))
