@@ -265,3 +265,27 @@ def test_outputs_that_cannot_be_seen_are_no_proof():
     model = shaken(Hidden(padding=0))
     with pytest.raises(pxframe.PxframeError, match=r"^no tensor is seen in the model's output, of type Result"):
         pxframe.slim(model, masks_of(model, a=[1]), torch.randn(2, 3, 8, 8))
+
+
+def test_layers_that_share_their_weights_stay_and_are_named():
+    """Each layer would get a weight of its own, and training would take them apart."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(*sizes) for sizes in ((5, 6), (5, 6), (6, 3)))
+            self.b.weight = self.a.weight
+            self.d, self.e = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.e(self.d(self.c(self.a(x).relu() + self.b(x).tanh())).relu())
+
+    torch.manual_seed(0)
+    model = Tied().eval()
+    ticket, x = masks_of(model, a=[1, 4], d=[0]), torch.randn(2, 5)
+    found = pxframe.slim(model, ticket, x)
+    assert found.channels == {"d": (6, 5)}
+    (reason,) = found.whole.values()
+    assert reason.endswith("shares its weights with another layer")
+    assert found.model.a.weight is found.model.b.weight
+    assert equal(model, ticket, found, x) < 1e-6
