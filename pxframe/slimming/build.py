@@ -95,7 +95,8 @@ def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     for name, module in work.small.named_modules():
         module.training = modes[name]
     for name, parameter in work.small.named_parameters():
-        parameter.requires_grad_(trained.get(name, True))
+        weight = f"{name.removesuffix('bias')}weight"  # a bias that the layer did not have is trained as its weight is
+        parameter.requires_grad_(trained.get(name, trained.get(weight, True)))
     return Slim(work.small, _fewer(masked, work.small), work.whole, error)
 
 

@@ -289,3 +289,11 @@ def test_layers_that_share_their_weights_stay_and_are_named():
     assert reason.endswith("shares its weights with another layer")
     assert found.model.a.weight is found.model.b.weight
     assert equal(model, ticket, found, x) < 1e-6
+
+
+def test_a_bias_that_a_frozen_layer_gets_is_frozen():
+    model = shaken(Plain(padding=0))
+    model.b.requires_grad_(False)
+    found = pxframe.slim(model, masks_of(model, a=[1]), torch.randn(2, 3, 8, 8))
+    assert found.model.b.bias is not None
+    assert {n for n, p in found.model.named_parameters() if not p.requires_grad} == {"b.weight", "b.bias"}
