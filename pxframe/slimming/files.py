@@ -127,6 +127,7 @@ def _save_program(path: Path, model: nn.Module, example: Any) -> bool:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever it meets in a model that it cannot trace
+        path.unlink(missing_ok=True)  # that of another network would be taken for this one's
         reason = str(error).strip().partition("\n")[0]
         _log.warning("no %s: torch.export cannot trace the model (%s: %s)", path.name, type(error).__name__, reason)
         return False
