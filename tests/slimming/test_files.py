@@ -87,6 +87,57 @@ def test_damaged_files_are_named(saved, tmp_path):
         pxframe.load_slim(tmp_path, dense())
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"conv1": None},
+        {"conv1": {"forward": 3}},
+        {"conv1": {"_parameters": 3}},
+        {"conv1": {"weight": 3}},
+        {"conv1": {"out_channels": "4"}},
+        {"conv1": {"out_channels": 1}},
+        {"conv1": {"groups": 0}},
+        {},
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused_and_changes_nothing(saved, tmp_path, attributes):
+    for file in saved[0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    written = json.loads((tmp_path / "slim.json").read_text())
+    written["attributes"] = {**written["attributes"], **attributes} if attributes else {}
+    (tmp_path / "slim.json").write_text(json.dumps(written))
+    model, before = dense(), dense()
+    with pytest.raises(pxframe.PxframeError, match=r"is damaged, or of another model|and should be"):
+        pxframe.load_slim(tmp_path, model)
+    assert str(model) == str(before)
+    assert all(torch.equal(x, y) for x, y in zip(model.parameters(), before.parameters(), strict=True))
+
+
+def test_what_is_shared_or_frozen_stays_so(tmp_path):
+    class Sharing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.tied, self.b, self.c = (nn.Linear(5, 5, bias=False) for _ in range(4))
+            self.tied.weight = self.a.weight
+            self.again = self.b
+
+        def forward(self, x):
+            return self.c(self.again(self.b(self.a(x) + self.tied(x).relu())).relu())
+
+    torch.manual_seed(0)
+    model, x = Sharing().eval(), torch.randn(2, 5)
+    mask = torch.ones(5, 5, dtype=torch.bool)
+    save_slim(tmp_path, pxframe.slim(model, pxframe.Ticket({"c.weight": mask}), x), model, x)
+    with torch.no_grad():
+        wanted = model(x)
+    frozen = Sharing().eval()
+    frozen.c.requires_grad_(False)
+    loaded = pxframe.load_slim(tmp_path, frozen)
+    assert torch.equal(loaded(x), wanted)
+    assert loaded.a.weight is loaded.tied.weight
+    assert [name for name, p in loaded.named_parameters() if not p.requires_grad] == ["c.weight"]
+
+
 def test_a_network_that_torch_cannot_export_is_written_without_a_program(tmp_path, caplog, capfd):
     class Branching(nn.Sequential):
         def forward(self, x):
