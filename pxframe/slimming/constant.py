@@ -7,7 +7,6 @@ cut off from the inputs by zeros alone.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pxframe.running.inputs import arguments, mapped
+from pxframe.running.undisturbed import copied
 from pxframe.slimming.groups import LAYERS, inputs_of
 
 #: Biases and inputs of the opened network: so small that no activation ends its linear part, at any depth.
@@ -30,16 +30,16 @@ def opened(model: nn.Module) -> nn.Module:
     gradient show, read small positive numbers instead; zeros stay zeros. The model must be run with gradients enabled.
     """
     generator = torch.Generator().manual_seed(0)
-    copied = copy.deepcopy(model).double()
-    layers = {f"{n}.weight" if n else "weight" for n, m in copied.named_modules() if isinstance(m, LAYERS)}
+    result = copied(model).double()
+    layers = {f"{n}.weight" if n else "weight" for n, m in result.named_modules() if isinstance(m, LAYERS)}
     with torch.no_grad():
-        for name, parameter in copied.named_parameters():
+        for name, parameter in result.named_parameters():
             values = _drawn(parameter, generator)
             if name in layers:
                 sums = values.flatten(1).sum(1).view(-1, *[1] * (values.ndim - 1))
                 values = values / torch.where(sums == 0, 1.0, sums)
             parameter.copy_(values * _SMALL if name.endswith("bias") else values)
-        for module in copied.modules():
+        for module in result.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
                 module.running_mean.copy_(-_SMALL * _drawn(module.running_mean, generator))
                 module.running_var.fill_(1.0)  # type: ignore[union-attr]
@@ -52,8 +52,8 @@ def opened(model: nn.Module) -> nn.Module:
         return ((values, *args[1:]), kwargs) if args else ((), {**kwargs, next(iter(kwargs)): values})
 
     for name in layers:
-        copied.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(begin, with_kwargs=True)
-    return copied
+        result.get_submodule(name.rpartition(".")[0]).register_forward_pre_hook(begin, with_kwargs=True)
+    return result
 
 
 def positive(example: Any, seed: int) -> Any:

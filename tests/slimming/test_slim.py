@@ -297,3 +297,23 @@ def test_a_bias_that_a_frozen_layer_gets_is_frozen():
     found = pxframe.slim(model, masks_of(model, a=[1]), torch.randn(2, 3, 8, 8))
     assert found.model.b.bias is not None
     assert {n for n, p in found.model.named_parameters() if not p.requires_grad} == {"b.weight", "b.bias"}
+
+
+def test_a_model_that_keeps_an_activation_can_be_slimmed():
+    """torch copies no tensor that has a gradient history."""
+
+    class Keeping(Plain):
+        def forward(self, x):
+            self.kept = self.a(x)
+            return self.c(self.b(self.act(self.norm(self.kept))))
+
+    model, x = shaken(Keeping(padding=0)), torch.randn(2, 3, 8, 8)
+    model(x)
+    kept = model.kept
+    granularity = dict(type="channel", groups="sum")
+    ticket = pxframe.prune(model, [(x, None)], "magnitude", params=0.6, granularity=granularity, exclude="c.*")
+    found = pxframe.slim(model, ticket, x)
+    assert set(found.channels) <= {"a", "b"}
+    assert found.channels
+    assert model.kept is kept
+    assert pxframe.sparse_on_cpu(model, x).error < 1e-5
