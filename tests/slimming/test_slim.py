@@ -11,6 +11,7 @@ from torch import nn
 
 import pxframe
 from pxframe.running.outputs import TOLERANCE
+from pxframe.slimming.constant import constants
 
 
 class Plain(nn.Module):
@@ -91,14 +92,24 @@ def test_one_removal_leads_to_the_next():
     assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
 
 
-def test_a_channel_that_only_looks_closed_stays():
+@pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.Threshold(0.1, 0.0)])
+def test_a_channel_that_only_looks_closed_stays(activation):
     """No image of the usual size opens it, and a larger one does."""
-    model = shaken(Plain(padding=1))
+    model = shaken(Plain(padding=1, activation=activation))
     with torch.no_grad():
         model.norm.bias[2] = -50.0
     found = pxframe.slim(model, masks_of(model), torch.randn(2, 3, 8, 8))
     assert found.channels == {}
     assert equal(model, masks_of(model), found, 1000 * torch.randn(2, 3, 8, 8)) < 1e-6
+
+
+def test_the_opened_network_is_open_at_every_depth():
+    """On a single image every channel behind global pooling looks constant."""
+    torch.manual_seed(0)
+    model = shaken(timm.create_model("efficientnet_b0", num_classes=7))
+    found = constants(model, ["conv_head", "classifier"], [torch.zeros(1, 3, 32, 32)])
+    assert found["classifier"].isnan().all()
+    assert found["conv_head"].isnan().all()
 
 
 def test_a_channel_that_only_looks_closed_stays_where_the_model_normalises_its_inputs():
