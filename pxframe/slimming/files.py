@@ -45,7 +45,10 @@ def save_slim(
         made_from: whatever helps to build the dense network again; JSON-able.
     """
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PxframeError(f"cannot make the folder {str(root)!r}: {error.strerror}") from error
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in slim.model.state_dict().items()}
     with replacing(root / WEIGHTS) as scratch:
         scratch.write_bytes(save(tensors))

@@ -75,6 +75,14 @@ def test_another_model_is_refused_and_unchanged(saved):
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == before
 
 
+def test_a_file_where_the_folder_should_be_is_named(saved, tmp_path):
+    (tmp_path / "taken").write_text("")
+    found = pxframe.Slim(saved[1], {}, {}, 0.0)
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(pxframe.PxframeError, match=r"^cannot make the folder '.*taken"):
+            save_slim(folder, found, dense(), torch.randn(2, 3, 32, 32))
+
+
 def test_damaged_files_are_named(saved, tmp_path):
     for file in saved[0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
