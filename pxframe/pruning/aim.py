@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import nn
 from pxframe.base.errors import PxframeError
 from pxframe.pruning.target import Target
 from pxframe.running.inputs import few
+from pxframe.running.undisturbed import copied
 from pxframe.slimming.build import slimmed
 from pxframe.speed.shares import KINDS, share_left
 from pxframe.ticket.ticket import Ticket
@@ -56,7 +56,7 @@ def reach(
         PxframeError: no network that still works is small enough.
     """
     example = few(example, 1)
-    dense = copy.deepcopy(model).eval()
+    dense = copied(model).eval()
     found: list[Reached] = []
     collapsed = ""
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pxframe.base.errors import PxframeError
 from pxframe.running.inputs import arguments, leaves
 from pxframe.running.undisturbed import undisturbed
 
@@ -17,10 +18,21 @@ TOLERANCE = 1e-5
 
 
 def outputs(model: nn.Module, batch: Any) -> list[Tensor]:
-    """The tensors that a model gives for the inputs ``batch``, without gradients. The model is not changed."""
+    """The tensors that a model gives for the inputs ``batch``, without gradients. The model is not changed.
+
+    Raises:
+        PxframeError: there is none, so that nothing could be compared.
+    """
     args, kwargs = arguments(batch)
     with torch.no_grad(), undisturbed(model):
-        return leaves(model(*args, **kwargs))
+        output = model(*args, **kwargs)
+        found = leaves(output)
+    if not found:
+        raise PxframeError(
+            f"no tensor is seen in the model's output, of type {type(output).__name__}, so it cannot be compared: "
+            f"return tensors, or tuples, lists, dicts or data classes of them, or take a part of the model"
+        )
+    return found
 
 
 def apart(wanted: Sequence[Tensor], given: Sequence[Tensor]) -> float:

@@ -70,6 +70,15 @@ def _copied(value: Any, copies: dict[int, Any]) -> Any:
     return result
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a model, also of one that holds tensors with a gradient history, which could not be copied.
+
+    An activation that it has kept is such a tensor, or the weight that :func:`torch.nn.utils.weight_norm` computes.
+    """
+    with torch.no_grad(), undisturbed(model):
+        return copy.deepcopy(model)
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside the block; every module's own flag is restored after it.

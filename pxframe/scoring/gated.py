@@ -26,12 +26,13 @@ def channel_parameters(trace: Trace) -> dict[str, list[str]]:
 
     A mask entry stands on a channel's output: behind the batch norm if one follows at once, and so on its gamma and
     beta, else on the layer's weight and bias. (In front of a batch norm in training mode it would do nothing: the norm
-    undoes any scale.)
+    undoes any scale.) Of a layer that runs several times the entry stands behind each of its runs, and the norms behind
+    all of them count.
 
     Raises:
         PxframeError: a batch norm without gamma and beta follows a layer, so no parameter stands for its channels.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = {}  # names in their order, each once
     for node, name, at in multiplications(trace):
         norm = _norm_behind(node, at)
         if norm is not None:
@@ -41,10 +42,10 @@ def channel_parameters(trace: Trace) -> dict[str, list[str]]:
                     f"the batch norm behind {name!r} has no parameters (affine=False), so a channel's score cannot be "
                     f"formed; exclude {name!r}, or give the norm affine=True"
                 )
-            found[name] = named
         else:
-            found[name] = [name, *_bias(trace, node)]
-    return found
+            named = [name, *_bias(trace, node)]
+        found.setdefault(name, {}).update(dict.fromkeys(named))
+    return {name: list(parts) for name, parts in found.items()}
 
 
 def _norm_behind(node: fx.Node, at: int) -> fx.Node | None:

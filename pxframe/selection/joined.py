@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from pxframe.base.devices import sent
 from pxframe.base.errors import PxframeError
 from pxframe.network.ties import Ties, joined, summed
+from pxframe.running.undisturbed import copied
 from pxframe.selection.granularity import Channel
 from pxframe.slimming.groups import Graph, Group
 
@@ -76,12 +76,12 @@ def join_channels(channel: Channel, model: nn.Module, example: Any, names: Colle
     """
     if example is None:
         raise PxframeError("granularity 'channel' with groups runs the model once: pass batches")
-    copied = copy.deepcopy(model).eval().requires_grad_()
-    device = next(copied.parameters()).device
+    trial = copied(model).eval().requires_grad_()
+    device = next(trial.parameters()).device
     ties = {}
-    for group in Graph(copied, example).groups():
+    for group in Graph(trial, example).groups():
         members = {f"{name}.weight" if name else "weight": at for name, at in group.makers.items()}
-        if not group.whole and all(name in names for name in members) and _match(group, copied):
+        if not group.whole and all(name in names for name in members) and _match(group, trial):
             ties[f"{group.root}.weight"] = {n: sent(torch.tensor(at).flatten(), device) for n, at in members.items()}
     if not ties:
         raise PxframeError("granularity 'channel' with groups: no channels of the model can be removed together")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import nn
 from pxframe.base.errors import PxframeError, some
 from pxframe.running.inputs import noise_like
 from pxframe.running.outputs import TOLERANCE
+from pxframe.running.undisturbed import copied
 from pxframe.scoring.precision import full_precision
 from pxframe.slimming.compare import Wanted
 from pxframe.slimming.constant import constants
@@ -80,7 +80,7 @@ def slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
 def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     modes = {name: module.training for name, module in model.named_modules()}
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    masked = copy.deepcopy(model).eval().requires_grad_()
+    masked = copied(model).eval().requires_grad_()
     ticket.apply(masked)
     work = _Work(masked, [example, *_noise(example, (0, 1))])
     while work.heads() or work.channels():
@@ -95,7 +95,8 @@ def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     for name, module in work.small.named_modules():
         module.training = modes[name]
     for name, parameter in work.small.named_parameters():
-        parameter.requires_grad_(trained.get(name, True))
+        weight = f"{name.removesuffix('bias')}weight"  # a bias that the layer did not have is trained as its weight is
+        parameter.requires_grad_(trained.get(name, trained.get(weight, True)))
     return Slim(work.small, _fewer(masked, work.small), work.whole, error)
 
 
@@ -103,7 +104,7 @@ class _Work:
     """The network as far as it has been slimmed."""
 
     def __init__(self, masked: nn.Module, batches: list[Any]) -> None:
-        self.small = copy.deepcopy(masked)
+        self.small = copied(masked)
         self.whole: dict[str, str] = {}
         self._batches = batches
         self.wanted = Wanted(masked, batches)
@@ -163,7 +164,7 @@ class _Work:
 
     def _same(self, take: Callable[[nn.Module], None]) -> bool:
         """Make a change to the small network if the outputs stay the same."""
-        trial = copy.deepcopy(self.small)
+        trial = copied(self.small)
         try:
             take(trial)
             same = self.wanted.difference(trial) <= TOLERANCE

@@ -39,14 +39,14 @@ class Wanted:
         ends: names of the layers whose outputs are compared; None where the model's outputs are enough.
 
     Raises:
-        PxframeError: the model cannot be called with them.
+        PxframeError: the model cannot be called with them, or gives no tensor.
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Any], ends: list[str] | None = None) -> None:
         self._batches = batches
         try:
             found = [outputs(model, batch) for batch in batches]
-        except torch.OutOfMemoryError:
+        except (PxframeError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model says of inputs that it does not take
             reason = str(error).strip().partition("\n")[0]

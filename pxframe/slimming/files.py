@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError
 from pxframe.files.writing import read_json, replacing, write_json
 from pxframe.running.inputs import arguments
 from pxframe.running.undisturbed import evaluating
 from pxframe.slimming.build import Slim
+from pxframe.slimming.groups import LAYERS
 from pxframe.slimming.quiet import quiet
 
 WEIGHTS, DESCRIPTION, PROGRAM = "weights.safetensors", "slim.json", "program.pt2"
@@ -44,7 +45,10 @@ def save_slim(
         made_from: whatever helps to build the dense network again; JSON-able.
     """
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PxframeError(f"cannot make the folder {str(root)!r}: {error.strerror}") from error
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in slim.model.state_dict().items()}
     with replacing(root / WEIGHTS) as scratch:
         scratch.write_bytes(save(tensors))
@@ -66,7 +70,8 @@ def load_slim(folder: str | Path, model: nn.Module) -> nn.Module:
     """Turn the dense ``model`` into the slimmed one that ``save_slim`` wrote, in place, and return it.
 
     Raises:
-        PxframeError: a file is missing or damaged, or was made from another model; ``model`` is then unchanged.
+        PxframeError: a file is missing or damaged, or was made from another model, or the files do not belong
+            together; ``model`` is then unchanged.
     """
     root = Path(folder)
     description = read_json(root / DESCRIPTION)
@@ -76,7 +81,7 @@ def load_slim(folder: str | Path, model: nn.Module) -> nn.Module:
         tensors = load_file(root / WEIGHTS)
     except Exception as error:  # a file that is missing, cut short or something else
         raise PxframeError(f"{root / WEIGHTS} cannot be read: {error}") from None
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # the file has a shared module under all of its names
     wanted = {*description["attributes"], *(name.rpartition(".")[0] for name in tensors)}
     if strange := sorted(wanted - modules.keys()):
         raise PxframeError(f"{root}: the model has no module {strange[0]!r}; build the one that was slimmed")
@@ -84,6 +89,9 @@ def load_slim(folder: str | Path, model: nn.Module) -> nn.Module:
         raise PxframeError(
             f"{root}: it has no tensor {missing[0]!r}, which the model has; build the one that was slimmed"
         )
+    _check(root, modules, description["attributes"], tensors)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    made: dict[nn.Parameter | None, nn.Parameter] = {}
     for name, values in description["attributes"].items():
         for key, value in values.items():
             setattr(modules[name], key, tuple(value) if isinstance(value, list) else value)
@@ -91,9 +99,51 @@ def load_slim(folder: str | Path, model: nn.Module) -> nn.Module:
         owner, _, key = name.rpartition(".")
         if key in modules[owner]._buffers:
             modules[owner]._buffers[key] = tensor
-        else:
-            setattr(modules[owner], key, nn.Parameter(tensor, tensor.is_floating_point()))
+            continue
+        before = parameters.get(name, parameters.get(f"{owner}.weight"))  # a new bias is trained as its weight is
+        trained = tensor.is_floating_point() and (before is None or before.requires_grad)
+        parameter = nn.Parameter(tensor, trained)
+        if name in parameters:  # what was one parameter under two names is one again
+            parameter = made.setdefault(parameters[name], parameter)
+        setattr(modules[owner], key, parameter)
     return model
+
+
+def _check(
+    root: Path, modules: Mapping[str, nn.Module], changes: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse what is no description, or belongs to other tensors or another model."""
+    for name, values in changes.items():
+        own = vars(modules[name])
+        if not isinstance(values, dict) or not all(_alike(v, own.get(k)) for k, v in values.items()):
+            raise PxframeError(f"{root / DESCRIPTION} is damaged, or of another model: {name!r} has no such attributes")
+    for name, tensor in tensors.items():
+        owner, _, key = name.rpartition(".")
+        module = modules[owner]
+        if getattr(module, key, None) is not None and key not in {*module._parameters, *module._buffers}:
+            raise PxframeError(f"{root / WEIGHTS} is damaged, or of another model: {name!r} is no tensor there")
+        if key == "weight" and isinstance(module, LAYERS):
+            wanted = _shape({**vars(module), **changes.get(owner, {})}, module)
+            if tuple(tensor.shape) != wanted:
+                raise PxframeError(
+                    f"{root}: {name!r} is {list(tensor.shape)} and should be {list(wanted)}; build the model that was "
+                    f"slimmed, or write the folder anew"
+                )
+
+
+def _shape(attributes: Mapping[str, Any], layer: nn.Module) -> tuple[int, ...]:
+    """Of the weight of a layer with such attributes."""
+    if isinstance(layer, nn.Linear):
+        return attributes["out_features"], attributes["in_features"]
+    sizes, groups = (attributes["out_channels"], attributes["in_channels"]), attributes["groups"]
+    first, second = sizes[::-1] if isinstance(layer, nn.modules.conv._ConvTransposeNd) else sizes
+    return first, second // (groups or 1), *attributes["kernel_size"]
+
+
+def _alike(value: Any, own: Any) -> bool:
+    """Whether a value may take the place of a module's own."""
+    kinds = (str, (int, float), (tuple, list))
+    return _is_plain(value) and _is_plain(own) and any(isinstance(value, k) and isinstance(own, k) for k in kinds)
 
 
 def attributes(dense: nn.Module, small: nn.Module) -> dict[str, dict[str, Any]]:
@@ -127,6 +177,7 @@ def _save_program(path: Path, model: nn.Module, example: Any) -> bool:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever it meets in a model that it cannot trace
+        path.unlink(missing_ok=True)  # that of another network would be taken for this one's
         reason = str(error).strip().partition("\n")[0]
         _log.warning("no %s: torch.export cannot trace the model (%s: %s)", path.name, type(error).__name__, reason)
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ class Graph:
         self.lost: list[str] = []
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
+        held = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
+        self._tied = {module for module in self._names if any(held[id(p)] > 1 for p in module._parameters.values())}
         self._graph = pruning.DependencyGraph()
         made: list[Tensor] = []  # what layers make, the last first: not all of it leads to the outputs by gradients
         with self._blaming(), torch.enable_grad(), warnings.catch_warnings(), ExitStack() as stack:
@@ -165,6 +168,8 @@ class Graph:
             module: Any = item.dep.target.module
             if isinstance(module, _MIXING):
                 group.whole = f"{self._names[module]} ({type(module).__name__}) mixes its channels"
+            if module in self._tied:
+                group.whole = f"{self._names[module]} shares its weights with another layer"
             if not isinstance(module, LAYERS):
                 continue
             name = self._names[module]
@@ -231,7 +236,9 @@ def layers_of(model: nn.Module) -> list[Any]:
 def weight_of(layer: Any) -> Tensor:
     """The weight of a layer, its outputs in the first dimension."""
     weight = layer.weight.detach()
-    return weight.transpose(0, 1) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else weight
+    if not isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        return weight
+    return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)  # each group has outputs of its own
 
 
 def inputs_of(layer: Any) -> int:

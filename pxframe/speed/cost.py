@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pxframe.engine.tracing.unfused import math_attention
 from pxframe.running.inputs import arguments, leaves, samples
 
 
@@ -59,22 +60,27 @@ def count_cost(model: nn.Module, example: Any) -> Cost:
 def count_macs(model: nn.Module, example: Any) -> int:
     """Multiply-accumulates of one sample in matrix products and convolutions, zeros multiplied too.
 
-    A product with a matrix in CSR form counts those of the numbers that the matrix stores.
+    Those of attention are among them: it runs as plain products, since torch's counter knows none of the CPU's fused
+    kernels. A product with a matrix in CSR form counts those of the numbers that the matrix stores.
     """
     from torch.utils.flop_counter import FlopCounterMode  # takes a quarter of a second to import
 
     args, kwargs = arguments(example)
-    products = {torch.ops.aten.mm: _product_flops, torch.ops.aten.addmm: _product_flops}
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=products) as counter:
+    aten = torch.ops.aten
+    products = dict.fromkeys((aten.mm, aten.addmm, aten.mv, aten.addmv), _product_flops)
+    with torch.no_grad(), math_attention(), FlopCounterMode(display=False, custom_mapping=products) as counter:
         model(*args, **kwargs)
     return counter.get_total_flops() // 2 // samples(example)
 
 
 def _product_flops(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
-    """Operations of ``mm(a, b)`` and ``addmm(bias, a, b)``: torch counts a sparse matrix as if it were full."""
+    """Operations of a product of the last two, as in ``addmm(bias, a, b)``.
+
+    torch counts a sparse matrix as if it were full, and no product of a matrix and a vector.
+    """
     left, right = args[-2:]
     numbers = left.values().numel() if left.layout is torch.sparse_csr else left.numel()
-    return 2 * numbers * right.shape[1]
+    return 2 * numbers * right.shape[1:].numel()
 
 
 _product_flops._get_raw = True  # type: ignore[attr-defined]  # the counter then gives tensors, not their shapes

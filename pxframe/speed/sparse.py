@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from pxframe.base.errors import PxframeError
 from pxframe.running.inputs import arguments
 from pxframe.running.outputs import difference, outputs
-from pxframe.running.undisturbed import evaluating, undisturbed
+from pxframe.running.undisturbed import copied, evaluating, undisturbed
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -41,7 +40,7 @@ class Sparse:
 
 def for_inference(model: nn.Module) -> nn.Module:
     """A copy in eval mode, without gradients."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    return copied(model).eval().requires_grad_(False)
 
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:

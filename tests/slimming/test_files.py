@@ -75,6 +75,14 @@ def test_another_model_is_refused_and_unchanged(saved):
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == before
 
 
+def test_a_file_where_the_folder_should_be_is_named(saved, tmp_path):
+    (tmp_path / "taken").write_text("")
+    found = pxframe.Slim(saved[1], {}, {}, 0.0)
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(pxframe.PxframeError, match=r"^cannot make the folder '.*taken"):
+            save_slim(folder, found, dense(), torch.randn(2, 3, 32, 32))
+
+
 def test_damaged_files_are_named(saved, tmp_path):
     for file in saved[0].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -87,6 +95,57 @@ def test_damaged_files_are_named(saved, tmp_path):
         pxframe.load_slim(tmp_path, dense())
 
 
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"conv1": None},
+        {"conv1": {"forward": 3}},
+        {"conv1": {"_parameters": 3}},
+        {"conv1": {"weight": 3}},
+        {"conv1": {"out_channels": "4"}},
+        {"conv1": {"out_channels": 1}},
+        {"conv1": {"groups": 0}},
+        {},
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused_and_changes_nothing(saved, tmp_path, attributes):
+    for file in saved[0].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    written = json.loads((tmp_path / "slim.json").read_text())
+    written["attributes"] = {**written["attributes"], **attributes} if attributes else {}
+    (tmp_path / "slim.json").write_text(json.dumps(written))
+    model, before = dense(), dense()
+    with pytest.raises(pxframe.PxframeError, match=r"is damaged, or of another model|and should be"):
+        pxframe.load_slim(tmp_path, model)
+    assert str(model) == str(before)
+    assert all(torch.equal(x, y) for x, y in zip(model.parameters(), before.parameters(), strict=True))
+
+
+def test_what_is_shared_or_frozen_stays_so(tmp_path):
+    class Sharing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.tied, self.b, self.c = (nn.Linear(5, 5, bias=False) for _ in range(4))
+            self.tied.weight = self.a.weight
+            self.again = self.b
+
+        def forward(self, x):
+            return self.c(self.again(self.b(self.a(x) + self.tied(x).relu())).relu())
+
+    torch.manual_seed(0)
+    model, x = Sharing().eval(), torch.randn(2, 5)
+    mask = torch.ones(5, 5, dtype=torch.bool)
+    save_slim(tmp_path, pxframe.slim(model, pxframe.Ticket({"c.weight": mask}), x), model, x)
+    with torch.no_grad():
+        wanted = model(x)
+    frozen = Sharing().eval()
+    frozen.c.requires_grad_(False)
+    loaded = pxframe.load_slim(tmp_path, frozen)
+    assert torch.equal(loaded(x), wanted)
+    assert loaded.a.weight is loaded.tied.weight
+    assert [name for name, p in loaded.named_parameters() if not p.requires_grad] == ["c.weight"]
+
+
 def test_a_network_that_torch_cannot_export_is_written_without_a_program(tmp_path, caplog, capfd):
     class Branching(nn.Sequential):
         def forward(self, x):
@@ -97,6 +156,7 @@ def test_a_network_that_torch_cannot_export_is_written_without_a_program(tmp_pat
     mask[1] = False
     x = torch.randn(2, 3, 4, 4)
     found = pxframe.slim(model, pxframe.Ticket({"0.weight": mask}), x)
+    (tmp_path / "program.pt2").write_text("of another network")
     files = save_slim(tmp_path, found, model, x)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in files)
     assert "no program.pt2: torch.export cannot trace the model" in caplog.text

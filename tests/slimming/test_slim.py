@@ -11,6 +11,7 @@ from torch import nn
 
 import pxframe
 from pxframe.running.outputs import TOLERANCE
+from pxframe.slimming.constant import constants
 
 
 class Plain(nn.Module):
@@ -91,14 +92,24 @@ def test_one_removal_leads_to_the_next():
     assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
 
 
-def test_a_channel_that_only_looks_closed_stays():
+@pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.Threshold(0.1, 0.0)])
+def test_a_channel_that_only_looks_closed_stays(activation):
     """No image of the usual size opens it, and a larger one does."""
-    model = shaken(Plain(padding=1))
+    model = shaken(Plain(padding=1, activation=activation))
     with torch.no_grad():
         model.norm.bias[2] = -50.0
     found = pxframe.slim(model, masks_of(model), torch.randn(2, 3, 8, 8))
     assert found.channels == {}
     assert equal(model, masks_of(model), found, 1000 * torch.randn(2, 3, 8, 8)) < 1e-6
+
+
+def test_the_opened_network_is_open_at_every_depth():
+    """On a single image every channel behind global pooling looks constant."""
+    torch.manual_seed(0)
+    model = shaken(timm.create_model("efficientnet_b0", num_classes=7))
+    found = constants(model, ["conv_head", "classifier"], [torch.zeros(1, 3, 32, 32)])
+    assert found["classifier"].isnan().all()
+    assert found["conv_head"].isnan().all()
 
 
 def test_a_channel_that_only_looks_closed_stays_where_the_model_normalises_its_inputs():
@@ -213,3 +224,107 @@ def test_real_models(name):
     assert equal(model, ticket, found, torch.randn_like(x)) < TOLERANCE
     sizes = [sum(p.numel() for p in network.parameters()) for network in (model, found.model)]
     assert sizes[1] < 0.9 * sizes[0]
+
+
+@pytest.mark.parametrize("groups", [1, 3, 6])
+def test_transposed_convolutions_in_groups(groups):
+    """The weight of one has its inputs first, and its second dimension counts the outputs of a group alone."""
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(6, 6, 2, stride=2, groups=groups, bias=False)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), up, nn.Conv2d(6, 4, 1)).eval()
+    nn.init.zeros_(model[0].bias)
+    ticket = masks_of(model, **{"0": [1, 4]})
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {1: {"0": (6, 4)}, 3: {}, 6: {"0": (6, 4), "2": (6, 4)}}[groups]
+    assert found.whole == ({"0": "2 is a convolution of 3 groups"} if groups == 3 else {})
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+class Named(Plain):
+    """Layers that are given their inputs by name."""
+
+    def forward(self, x):
+        return self.c(input=self.b(input=self.act(self.norm(self.a(input=x)))))
+
+
+class OneByOne(Plain):
+    """Layers that are given images without a batch."""
+
+    def forward(self, x):
+        return torch.stack([self.c(self.b(self.act(self.a(image)))) for image in x])
+
+
+@pytest.mark.parametrize("cls", [Named, OneByOne])
+def test_layers_that_are_called_in_other_ways(cls):
+    model = shaken(cls(padding=0))
+    ticket = masks_of(model, a=[1, 4])
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {"a": (6, 4)}
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+def test_outputs_that_cannot_be_seen_are_no_proof():
+    class Result:
+        def __init__(self, values):
+            self.values = values
+
+    class Hidden(Plain):
+        def forward(self, x):
+            x = self.act(self.norm(self.a(x)))
+            return Result(self.c(self.b(x)) + x[:, 1:2, 1:-1, 1:-1])
+
+    model = shaken(Hidden(padding=0))
+    with pytest.raises(pxframe.PxframeError, match=r"^no tensor is seen in the model's output, of type Result"):
+        pxframe.slim(model, masks_of(model, a=[1]), torch.randn(2, 3, 8, 8))
+
+
+def test_layers_that_share_their_weights_stay_and_are_named():
+    """Each layer would get a weight of its own, and training would take them apart."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(*sizes) for sizes in ((5, 6), (5, 6), (6, 3)))
+            self.b.weight = self.a.weight
+            self.d, self.e = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.e(self.d(self.c(self.a(x).relu() + self.b(x).tanh())).relu())
+
+    torch.manual_seed(0)
+    model = Tied().eval()
+    ticket, x = masks_of(model, a=[1, 4], d=[0]), torch.randn(2, 5)
+    found = pxframe.slim(model, ticket, x)
+    assert found.channels == {"d": (6, 5)}
+    (reason,) = found.whole.values()
+    assert reason.endswith("shares its weights with another layer")
+    assert found.model.a.weight is found.model.b.weight
+    assert equal(model, ticket, found, x) < 1e-6
+
+
+def test_a_bias_that_a_frozen_layer_gets_is_frozen():
+    model = shaken(Plain(padding=0))
+    model.b.requires_grad_(False)
+    found = pxframe.slim(model, masks_of(model, a=[1]), torch.randn(2, 3, 8, 8))
+    assert found.model.b.bias is not None
+    assert {n for n, p in found.model.named_parameters() if not p.requires_grad} == {"b.weight", "b.bias"}
+
+
+def test_a_model_that_keeps_an_activation_can_be_slimmed():
+    """torch copies no tensor that has a gradient history."""
+
+    class Keeping(Plain):
+        def forward(self, x):
+            self.kept = self.a(x)
+            return self.c(self.b(self.act(self.norm(self.kept))))
+
+    model, x = shaken(Keeping(padding=0)), torch.randn(2, 3, 8, 8)
+    model(x)
+    kept = model.kept
+    granularity = dict(type="channel", groups="sum")
+    ticket = pxframe.prune(model, [(x, None)], "magnitude", params=0.6, granularity=granularity, exclude="c.*")
+    found = pxframe.slim(model, ticket, x)
+    assert set(found.channels) <= {"a", "b"}
+    assert found.channels
+    assert model.kept is kept
+    assert pxframe.sparse_on_cpu(model, x).error < 1e-5

@@ -6,7 +6,7 @@ from torch import nn
 
 from pxframe.speed import clock
 from pxframe.speed.clock import take_times
-from pxframe.speed.cost import count_cost, peak
+from pxframe.speed.cost import count_cost, count_macs, peak
 from pxframe.speed.csr import CsrConv1x1, CsrLinear, missing
 
 
@@ -31,6 +31,38 @@ def test_counts(model):
     zeros = count_cost(zeros, torch.randn(1, 100))
     assert zeros.disk == dense.disk
     assert zeros.compressed < 0.6 * dense.compressed
+
+
+@pytest.mark.parametrize("form", ["MultiheadAttention", "TransformerEncoderLayer", "scaled_dot_product_attention"])
+def test_attention_is_counted_though_torch_runs_it_in_one_kernel(form):
+    """Of 10 tokens in 4 heads of 16 numbers; a layer has its four projections, and two layers of 128 units."""
+
+    class Attention(nn.MultiheadAttention):
+        def forward(self, x):
+            return super().forward(x, x, x, need_weights=False)
+
+    class Alone(nn.Module):
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(*[x.unflatten(-1, (4, 16)).transpose(1, 2)] * 3)
+
+    scores, projections, units = 2 * 4 * 10 * 10 * 16, 4 * 10 * 64 * 64, 2 * 10 * 64 * 128
+    model, wanted = {
+        "MultiheadAttention": (Attention(64, 4, batch_first=True), scores + projections),
+        "TransformerEncoderLayer": (
+            nn.TransformerEncoderLayer(64, 4, 128, batch_first=True),
+            scores + projections + units,
+        ),
+        "scaled_dot_product_attention": (Alone(), scores),
+    }[form]
+    assert count_macs(model.eval(), torch.randn(2, 10, 64)) == wanted
+
+
+def test_a_product_with_a_vector_is_counted():
+    class Product(nn.Linear):
+        def forward(self, x):
+            return self.weight @ x[0] + torch.addmv(self.bias, self.weight, x[0])
+
+    assert count_macs(Product(5, 7), torch.randn(1, 5)) == 2 * 35
 
 
 def test_memory():
