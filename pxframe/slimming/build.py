@@ -20,6 +20,7 @@ from pxframe.slimming.constant import constants
 from pxframe.slimming.fold import Idle, find_idle, fold
 from pxframe.slimming.groups import LAYERS, Graph, Group, load_torch_pruning, outputs_of, weight_of
 from pxframe.slimming.heads import attentions
+from pxframe.slimming.marks import mark, unmark
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     A channel goes if every layer that reads it multiplies it with zero, or if zeros cut it off from the input, so that
     it always has the same value. What that value adds goes into the biases behind it. In front of convolutions
     that pad with zeros a bias would be wrong near the border; there, channels with a value other than zero are merged
-    into one that stays.
+    into one that stays. Weights that the ticket keeps count as kept though they may be zero, as those of a new head.
 
     Args:
         model: what the ticket was made from, or a model that holds it; its weights may have been trained since.
@@ -81,10 +82,14 @@ def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     modes = {name: module.training for name, module in model.named_modules()}
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     masked = copied(model).eval().requires_grad_()
-    ticket.apply(masked)
-    work = _Work(masked, [example, *_noise(example, (0, 1))])
+    marked = copied(masked)
+    mark(marked)
+    for network in (masked, marked):
+        ticket.apply(network)
+    work = _Work(masked, marked, [example, *_noise(example, (0, 1))])
     while work.heads() or work.channels():
         pass
+    unmark(work.small)
     fresh = [example, *_noise(example, (2, 3))]
     error = Wanted(masked, fresh, work.wanted.ends).difference(work.small)
     if not error <= TOLERANCE:
@@ -103,8 +108,8 @@ def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
 class _Work:
     """The network as far as it has been slimmed."""
 
-    def __init__(self, masked: nn.Module, batches: list[Any]) -> None:
-        self.small = copied(masked)
+    def __init__(self, masked: nn.Module, marked: nn.Module, batches: list[Any]) -> None:
+        self.small = marked
         self.whole: dict[str, str] = {}
         self._batches = batches
         self.wanted = Wanted(masked, batches)

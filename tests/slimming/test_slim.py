@@ -328,3 +328,23 @@ def test_a_model_that_keeps_an_activation_can_be_slimmed():
     assert found.channels
     assert model.kept is kept
     assert pxframe.sparse_on_cpu(model, x).error < 1e-5
+
+
+@pytest.mark.parametrize(("start", "gone"), [("norm", "0"), ("head", "3")])
+def test_what_a_norm_or_a_head_that_starts_at_zero_will_need_stays(start, gone):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4)),
+    ).eval()
+    zero = model[1 if start == "norm" else 7]
+    nn.init.zeros_(zero.weight)
+    ticket = pxframe.Ticket(
+        {n: torch.ones_like(p, dtype=torch.bool) for n, p in model.named_parameters() if p.ndim > 1}
+    )
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {}
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), found.model.state_dict().values()))
+    ticket.masks[f"{gone}.weight"][1] = False
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert list(found.channels) == [gone]
