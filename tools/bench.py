@@ -31,10 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="measure sparse layers too, and from which density on they are faster (CPU only; takes minutes)",
     )
-    parser.add_argument("--batch", metavar="N", type=number, default=32, help="images at once; default: 32")
-    parser.add_argument("--rounds", metavar="N", type=number, default=30, help="measurements of each; default: 30")
+    parser.add_argument("--batch", metavar="N", type=number, default=32, help="images in a batch; default: 32")
+    parser.add_argument(
+        "--rounds", metavar="N", type=number, default=30, help="measurements of each network; default: 30"
+    )
     parser.add_argument("--device", metavar="D", default="cpu", help="cpu, cuda or cuda:N; default: cpu")
-    parser.add_argument("--out", metavar="FILE", help="default: the ticket's name with -bench.json, beside it")
+    parser.add_argument("--out", metavar="FILE", help="file to write; default: TICKET-bench.json, beside the ticket")
     add_ticket_arguments(parser)
 
 

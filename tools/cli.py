@@ -18,11 +18,11 @@ COMMANDS: dict[str, tuple[Any, str]] = {
     "prune": (prune, "make the tickets of a job"),
     "transfer": (transfer, "make the tickets of a job and train every task with each"),
     "report": (report, "write the report of a job: a page, tables and figures"),
-    "slim": (slim, "take the channels that a ticket removed out of its backbone"),
+    "slim": (slim, "write a backbone without the channels that a ticket removed"),
     "bench": (bench, "measure a ticket's network: dense, masked, slim, sparse"),
-    "spectrum": (spectrum, "compare the tangent kernels of a job's networks"),
-    "width": (width, "count the units that the tickets of a job leave"),
-    "timing": (timing, "time the methods of a job against their rounds"),
+    "spectrum": (spectrum, "compare the tangent kernels of dense and pruned networks"),
+    "width": (width, "count the channels that the tickets of a job leave"),
+    "timing": (timing, "measure seconds and results for several numbers of rounds"),
 }
 
 
@@ -60,8 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser("list", help="show what plug-ins registered")
-    command.add_argument("kind", nargs="?", choices=("scorers", "backbones", "tasks"), help="default: all three")
-    command.add_argument("pattern", nargs="?", help="with wildcards, in quotes: list backbones 'resnet50*'")
+    command.add_argument(
+        "kind", nargs="?", choices=("scorers", "backbones", "tasks"), help="what to list; default: all three"
+    )
+    command.add_argument("pattern", nargs="?", help="which names, in quotes: list backbones 'resnet50*'")
     add_common(command)
     command.set_defaults(run=list_registered)
 

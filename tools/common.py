@@ -35,7 +35,11 @@ _LOST = "another process of this job has ended; the same command with --resume g
 def add_common(parser: argparse.ArgumentParser) -> None:
     """``--no-plugin NAME``, for all commands."""
     parser.add_argument(
-        "--no-plugin", metavar="NAME", action="append", default=[], help="leave a plug-in out (entry-point name)"
+        "--no-plugin",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="do not load this plug-in (name of its entry point)",
     )
 
 
@@ -47,11 +51,11 @@ def add_job_arguments(parser: argparse.ArgumentParser, *, shares: bool = False) 
     """
     parser.set_defaults(shares=shares)
     parser.add_argument("config", metavar="CONFIG", help="a job's config file, e.g. configs/quickstart.py")
-    parser.add_argument("--work-dir", metavar="D", help="where everything is written; default: the config's")
+    parser.add_argument("--work-dir", metavar="D", help="folder for all files; default: the config's work_dir")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="use what is finished in the work dir, and run only what is new or changed",
+        help="keep what is finished in the work dir, and run only what is new or changed",
     )
     parser.add_argument(
         "--device",

@@ -20,15 +20,17 @@ FILE = "grid.json"
 def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of commands that can run their stages as processes."""
     group = parser.add_argument_group(
-        "many processes", "every run is a process; one that fails leaves the others alone"
+        "many processes", "every run is a process of its own; if one fails, the others go on"
     )
-    group.add_argument("--jobs", metavar="N", type=int, help="run N processes at a time; default: all in this one")
-    group.add_argument("--engine", choices=("local", "ray"), help="where they run; default: local, on this machine")
-    group.add_argument("--address", metavar="A", help="of the Ray cluster, or 'auto'; default: start one here")
+    group.add_argument("--jobs", metavar="N", type=int, help="run N processes at a time; default: one process does all")
     group.add_argument(
-        "--gpus-per-run", metavar="G", type=float, help="share of a GPU that Ray gives a run; default: 1"
+        "--engine", choices=("local", "ray"), help="on this machine (local, the default) or on a Ray cluster"
     )
-    group.add_argument("--retries", metavar="K", type=int, help="how often a run that fails is repeated; default: 1")
+    group.add_argument("--address", metavar="A", help="the Ray cluster's, or 'auto'; default: start Ray here")
+    group.add_argument(
+        "--gpus-per-run", metavar="G", type=float, help="share of a GPU that each run asks Ray for; default: 1"
+    )
+    group.add_argument("--retries", metavar="K", type=int, help="how often to repeat a run that fails; default: 1")
 
 
 def checked_grid(args: argparse.Namespace) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="FOLDER", help="default: the ticket's name with -slim, beside it")
+    parser.add_argument("--out", metavar="FOLDER", help="folder to write; default: TICKET-slim, beside the ticket")
     parser.add_argument("--onnx", action="store_true", help="write program.onnx too, checked with onnxruntime")
     add_ticket_arguments(parser)
 

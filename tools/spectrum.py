@@ -24,10 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--largest",
         type=int,
         metavar="K",
-        help="compute so many eigenvalues, by Lanczos' method, with bounds on their errors; default: all of them",
+        help="compute only the K largest eigenvalues, by Lanczos' method, with error bounds; default: all of them",
     )
     parser.add_argument(
-        "--probes", type=int, default=32, metavar="N", help="random vectors for the trace with --largest; default: 32"
+        "--probes",
+        type=int,
+        default=32,
+        metavar="N",
+        help="with --largest: random vectors to estimate the trace; default: 32",
     )
 
 

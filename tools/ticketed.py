@@ -36,7 +36,9 @@ class Ticketed:
 def add_ticket_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ticket", metavar="TICKET", help="file of a ticket, e.g. px-90.00.safetensors")
     parser.add_argument(
-        "--weights", metavar="FILE", help="a checkpoint of the backbone, pre-trained by the job, or trained since"
+        "--weights",
+        metavar="FILE",
+        help="checkpoint of the backbone, if the job pre-trained it or it was trained later",
     )
     add_common(parser)
 

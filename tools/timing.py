@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=measuring.number,
         default=list(ROUNDS),
         metavar="T",
-        help=f"numbers of rounds; default: {' '.join(map(str, ROUNDS))}",
+        help=f"numbers of rounds to run; default: {' '.join(map(str, ROUNDS))}",
     )
 
 

@@ -1,4 +1,5 @@
 """What tickets do to a network, measured: the spectrum of its Neural Tangent Kernel, and the units that are left.
 
-It looks at networks and tickets that are there. It neither prunes nor trains.
+``kernel`` computes the kernel, ``spectrum`` its eigenvalues, and ``width`` counts units. This room neither
+prunes nor trains: it is given networks and tickets.
 """

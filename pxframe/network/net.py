@@ -43,9 +43,9 @@ class Net:
         generator: seeded CPU generator, for scorers that draw numbers.
         density: the share of weights to be kept after this round; None where only scores are wanted. A scorer that
             reads it is scored anew for every sparsity.
-        held: bool tensors of the weights' shapes, true where weights of a layer are neither pruned nor ranked although
-            others of it are; layers without such weights are left out.
-        quotas: how many entries (weights) each layer keeps after this round, those held not counted, by name; None with
+        held: for layers of which only a part can be pruned: bool tensors of the weights' shapes, true where a weight is
+            neither pruned nor ranked. Other layers are not in it.
+        quotas: how many weights each layer keeps after this round, by name, those of ``held`` not counted; None with
             one threshold over all layers, and where only scores are wanted. A scorer that reads it is scored anew for
             every sparsity.
         pattern: N and M, where N of every M consecutive inputs are kept; else None.

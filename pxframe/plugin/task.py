@@ -19,14 +19,14 @@ if TYPE_CHECKING:  # importing it takes longer than all else that `pxframe list`
 
 @dataclass(frozen=True)
 class Picture:
-    """A test image with what is true of it and what a trained model said: three RGB pictures of one size.
+    """A test image, its label and a trained model's prediction: three RGB pictures of one size.
 
     Attributes:
         name: of the image, the same for every model.
-        image: as it is.
+        image: the test image itself.
         truth: the label, drawn.
         predicted: the prediction, drawn in the same way.
-        colours: what is drawn, by name, and its colour as ``"#rrggbb"``; of this picture alone.
+        colours: the colour of each thing that is drawn in this picture, as ``"#rrggbb"``, by its name.
     """
 
     name: str

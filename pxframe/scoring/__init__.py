@@ -1,8 +1,8 @@
 """What pruning methods are made of: the base class of scorers, and the quantities they share.
 
-``scorer`` is the base class. ``saliencies`` are sums over gradients, ``paths`` sums over paths, ``gated`` what gates on
-channels give, and ``flops`` what a channel costs. ``prunable`` finds the weights that can be pruned, with ``watch``,
-which sees the weights that a model uses. ``precision`` runs all of it in full precision.
+``scorer`` is the base class. ``saliencies`` has sums over gradients, ``paths`` sums over paths, ``gated`` finds what a
+mask entry on a channel multiplies, and ``flops`` counts the cost of a channel. ``prunable`` finds the weights that can
+be pruned, with ``watch``, which sees the weights that a model uses. ``precision`` has torch compute in full float32.
 
 Imports ``network``, ``passes``, ``engine``, ``ticket`` and the rooms below them.
 """

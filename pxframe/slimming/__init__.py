@@ -1,10 +1,10 @@
-"""A network without the channels that a ticket removed: smaller in fact, with the outputs of the masked one.
+"""A network without the channels that a ticket removed: really smaller, with the outputs of the masked network.
 
 ``groups`` finds the channels that Torch-Pruning's dependency graph ties together, and ``heads`` those of attention.
-``constant`` finds which of them carry nothing, ``marks`` keeps those that will carry something once they are trained,
-and ``fold`` adds what they carry to what is left. ``build`` does all of it, and proves that nothing changed with
-``compare`` and ``choices``. ``files`` writes the network so that it loads without this library, ``onnx_file`` writes it
-as ONNX, and ``quiet`` keeps torch's exporter silent.
+``constant`` finds the channels that always have one value, ``marks`` keeps those that will not after training, and
+``fold`` adds that value to the next layer's bias. ``build`` does all of it, and checks with ``compare`` and ``choices``
+that the outputs stay the same. ``files`` writes the network so that it loads without this library, ``onnx_file`` writes
+it as ONNX, and ``quiet`` keeps torch's exporter silent.
 
 Imports ``scoring``, ``ticket`` and the rooms below them.
 """

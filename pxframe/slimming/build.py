@@ -31,7 +31,7 @@ class Slim:
     """A slimmed network.
 
     Attributes:
-        model: with fewer channels, otherwise as the model that it was made of.
+        model: with fewer channels, otherwise like the model that it was made from.
         channels: outputs of each layer that has fewer, before and after, by name.
         whole: layers whose channels could not be taken out though nothing is left of some of them, and why.
         error: the largest difference between its outputs and the masked network's, relative to the largest output.
@@ -46,13 +46,14 @@ class Slim:
 def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     """Take out the channels and attention heads that a ticket leaves nothing of. ``model`` itself is not changed.
 
-    A channel goes if every layer that reads it multiplies it with zero, or if zeros cut it off from the input, so that
-    it always has the same value. What that value adds goes into the biases behind it. In front of convolutions
-    that pad with zeros a bias would be wrong near the border; there, channels with a value other than zero are merged
-    into one that stays. Weights that the ticket keeps count as kept though they may be zero, as those of a new head.
+    A channel is removed if every layer that reads it multiplies it by zero, or if zeros cut it off from the input, so
+    that it always has the same value. What that value adds goes into the biases of the next layers. In front of
+    convolutions that pad with zeros a bias would be wrong near the border; there, channels with a value other than zero
+    are merged into one that stays. Weights that the ticket keeps count as kept although they may be zero, as those of a
+    new head.
 
     Args:
-        model: what the ticket was made from, or a model that holds it; its weights may have been trained since.
+        model: what the ticket was made from, or a model that contains it; it may have been trained after that.
         ticket: its masks are applied.
         example: inputs of the model, as for :func:`pxframe.prune`; the first dimension is the batch.
 

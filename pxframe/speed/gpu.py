@@ -28,9 +28,9 @@ _DTYPES = (torch.float16, torch.bfloat16)
 def sparse_on_gpu(model: nn.Module, example: Any) -> Sparse:
     """Store 2:4 weights of linear layers for the GPU's sparse tensor cores. ``model`` is not changed.
 
-    A layer stays as it is, and is named, if its weight is not
-    2:4, if the device, the dtype or the shape has no such kernel, or if the kernel's results are wrong. Convolutions
-    stay: torch has no 2:4 kernels for them. Where the device has none at all, one warning says so.
+    A layer stays as it is, and is named, if its weight is not 2:4, if torch has no such kernel for the device, the
+    dtype or the shape, or if the kernel's results are wrong. Convolutions stay: torch has no 2:4 kernels for them. If
+    there are none at all for the device, one warning says so.
 
     Args:
         model: on the GPU, in float16 or bfloat16, its pruned weights zero, as ``ticket.apply(model)`` leaves them.

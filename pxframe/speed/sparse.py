@@ -23,12 +23,12 @@ class Sparse:
     """A network with sparse layers.
 
     Attributes:
-        model: for inference only, in eval mode, without gradients; otherwise as the model that it was made of.
+        model: for inference only, in eval mode, without gradients; otherwise like the model that it was made from.
         sparse: the layers that are sparse now, by name, and why.
         dense: the other linear layers and convolutions, and why they stay as they are.
         error: the largest difference between its outputs and those of the model that it was made of, relative to the
             largest output.
-        seconds: where it was measured, of each layer the time as it was, and sparse.
+        seconds: where it was measured, the time of each layer: as it was, and sparse.
     """
 
     model: nn.Module
