@@ -149,9 +149,11 @@ class _Work:
 
     def _name_left(self, graph: Graph, groups: Sequence[Group]) -> None:
         """Say of what layers some outputs stay though they have no weights left, and why. One may carry for others."""
-        for name in graph.lost:
-            if not weight_of(self.small.get_submodule(name)).flatten(1).any(1).all():
-                self.whole[name] = "its channels are reshaped in a way that Torch-Pruning does not follow"
+        for name in {**dict.fromkeys(graph.lost), **{name: None for group in groups for name in group.makers}}:
+            followed = {index for group in groups for indices in group.makers.get(name, ()) for index in indices}
+            empty = ~weight_of(self.small.get_submodule(name)).flatten(1).any(1)
+            if not followed.issuperset(empty.nonzero().flatten().tolist()):
+                self.whole[name] = "its channels are picked or reshaped in a way that Torch-Pruning does not follow"
         for group in groups:
             if len(group.emptied(self.small)) > (0 if group.whole else 1):
                 readers = some(list(group.readers), 1)

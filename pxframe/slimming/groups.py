@@ -140,7 +140,7 @@ class Graph:
         """Torch-Pruning's group of every layer's outputs, each group once; what it cannot follow is left out."""
         seen: set[nn.Module] = set()
         limits = (
-            2 * len(self._graph.module2node),
+            20 + 2 * len(self._graph.module2node),
             max(n for layer in layers_of(self._model) for n in (inputs_of(layer), outputs_of(layer))),
         )
         for layer in list(self._graph.module2node):
@@ -199,7 +199,7 @@ def _limited(most: int, widest: int, is_made: Callable[[Any], bool]) -> Iterator
     """Inside the block Torch-Pruning makes a group in so many steps, or :class:`_Lost` is raised.
 
     Where channels are reshaped in ways that it does not follow, as in torchvision's Swin, it would not end. Other
-    networks need a third of a question for each of their nodes.
+    networks need a third of a question for each of their nodes, and networks of a few layers up to twenty in all.
 
     Args:
         most: how many questions.

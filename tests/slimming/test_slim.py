@@ -140,7 +140,14 @@ def test_the_model_is_as_it_was_and_the_small_one_in_its_modes():
     assert found.model.a.weight.requires_grad
 
 
-def test_channels_that_are_picked_by_number_stay_and_are_named(caplog):
+@pytest.mark.parametrize(
+    ("gone", "name", "why"),
+    [
+        ([0, 1], "a", "its channels are picked or reshaped"),
+        ([3, 4], "c", "without them the outputs would be others"),  # Torch-Pruning takes the picked ones for these
+    ],
+)
+def test_channels_that_are_picked_by_number_stay_and_are_named(caplog, gone, name, why):
     class Picked(Plain):
         def forward(self, x):
             x = self.act(self.norm(self.a(x)))
@@ -151,12 +158,23 @@ def test_channels_that_are_picked_by_number_stay_and_are_named(caplog):
         model.norm.weight.mul_(1e-6)
         model.norm.bias.mul_(1e-6)
         model.c.bias.zero_()
-    ticket = masks_of(model, a=[0, 1])
+    ticket = masks_of(model, a=gone)
     found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
     assert found.channels == {}
-    assert list(found.whole) == ["a"]
-    assert "a (without them the outputs would be others" in caplog.text
+    assert list(found.whole) == [name]
+    assert f"{name} ({why}" in caplog.text
     assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-6
+
+
+def test_a_network_of_two_layers_with_a_flatten_between():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4))
+    ).eval()
+    ticket = masks_of(model, **{"0": [0, 5, 6]})
+    found = pxframe.slim(model, ticket, torch.randn(2, 3, 8, 8))
+    assert found.channels == {"0": (8, 5)}
+    assert equal(model, ticket, found, torch.randn(3, 3, 9, 7)) < 1e-5
 
 
 def test_layer_norm_mixes_channels_so_they_stay():
