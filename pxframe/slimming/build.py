@@ -21,6 +21,7 @@ from pxframe.slimming.fold import Idle, find_idle, fold
 from pxframe.slimming.groups import LAYERS, Graph, Group, load_torch_pruning, outputs_of, weight_of
 from pxframe.slimming.heads import attentions
 from pxframe.slimming.marks import mark, unmark
+from pxframe.slimming.wide import narrow, widen
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def slim(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
         example: inputs of the model, as for :func:`pxframe.prune`; the first dimension is the batch.
 
     Returns:
-        the small network, in the modes (train or eval) of ``model``.
+        the small network, in the modes (train or eval) and dtypes of ``model``. Half precision is slimmed in float32.
 
     Raises:
         PxframeError: Torch-Pruning is missing or cannot read the model, or the outputs would differ from those of the
@@ -83,6 +84,7 @@ def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
     modes = {name: module.training for name, module in model.named_modules()}
     trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     masked = copied(model).eval().requires_grad_()
+    dtypes, example = widen(masked, example)
     marked = copied(masked)
     mark(marked)
     for network in (masked, marked):
@@ -98,6 +100,7 @@ def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
             f"the slim network's outputs differ from those of the masked one by {error:.1e} of the largest; "
             f"nothing was changed: slim a part of the model instead, such as model.backbone"
         )
+    narrow(work.small, dtypes)
     for name, module in work.small.named_modules():
         module.training = modes[name]
     for name, parameter in work.small.named_parameters():

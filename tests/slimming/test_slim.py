@@ -363,3 +363,17 @@ def test_what_a_norm_or_a_head_that_starts_at_zero_will_need_stays(start, gone):
     assert all(torch.equal(value, small[name]) for name, value in model.state_dict().items())
     found = pxframe.slim(model, masks_of(model, **{gone: [1]}), torch.randn(2, 3, 8, 8))
     assert list(found.channels) == [gone]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_loses_the_channels_that_float32_loses(dtype):
+    model = shaken(Plain(padding=0))
+    ticket, x = masks_of(model, a=[1, 4], b=[2]), torch.randn(2, 3, 8, 8)
+    wide = pxframe.slim(model, ticket, x)
+    half = model.to(dtype)
+    found = pxframe.slim(half, ticket, x.to(dtype))
+    assert found.channels == wide.channels != {}
+    assert {tensor.dtype for tensor in found.model.state_dict().values() if tensor.is_floating_point()} == {dtype}
+    assert {tensor.dtype for tensor in half.state_dict().values() if tensor.is_floating_point()} == {dtype}
+    with torch.no_grad():
+        assert torch.allclose(found.model(x.to(dtype)).float(), wide.model(x), rtol=0.1, atol=0.1)
