@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from pxframe.slimming.build import slim
-    from pxframe.slimming.files import save_slim
-    from pxframe.slimming.onnx_file import ONNX, export_onnx, load_onnx
+    from pxframe.slimming.files import ONNX, save_slim
+    from pxframe.slimming.onnx_file import export_onnx, load_onnx
 
     if args.onnx:
         load_onnx()

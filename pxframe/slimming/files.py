@@ -25,7 +25,7 @@ from pxframe.slimming.build import Slim
 from pxframe.slimming.groups import LAYERS
 from pxframe.slimming.quiet import quiet
 
-WEIGHTS, DESCRIPTION, PROGRAM = "weights.safetensors", "slim.json", "program.pt2"
+WEIGHTS, DESCRIPTION, PROGRAM, ONNX = "weights.safetensors", "slim.json", "program.pt2", "program.onnx"
 #: Raised when the description means something else than before.
 _FORMAT = 1
 
@@ -49,6 +49,7 @@ def save_slim(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PxframeError(f"cannot make the folder {str(root)!r}: {error.strerror}") from error
+    (root / ONNX).unlink(missing_ok=True)  # it would be of another network
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in slim.model.state_dict().items()}
     with replacing(root / WEIGHTS) as scratch:
         scratch.write_bytes(save(tensors))

@@ -17,7 +17,6 @@ from pxframe.running.undisturbed import evaluating
 from pxframe.slimming.files import any_batch
 from pxframe.slimming.quiet import quiet
 
-ONNX = "program.onnx"
 #: How far onnxruntime's outputs may be from torch's, relative to the largest of them.
 TOLERANCE = 1e-4
 

@@ -60,6 +60,10 @@ class CsrLayer(nn.Module):
         return f"{self.inputs}, {outputs}, bias={self.bias is not None}, {len(self.values)} weights"
 
     def _check(self, x: Tensor) -> None:
+        if torch.is_autocast_enabled("cpu"):
+            raise PxframeError(
+                f"{type(self).__name__} computes in the dtype of its weights: call the network outside torch.autocast"
+            )
         if x.requires_grad and torch.is_grad_enabled():
             raise PxframeError(
                 f"{type(self).__name__} is for inference only and has no gradient: call the network under "

@@ -91,6 +91,13 @@ def test_double_precision():
     assert (CsrLinear(layer)(x) - layer(x)).abs().max() < 1e-13
 
 
+def test_autocast_is_refused_in_one_line():
+    layer, x = CsrLinear(nn.Linear(4, 3)), torch.randn(2, 4)
+    refused = pytest.raises(pxframe.PxframeError, match=r"^CsrLinear computes .* outside torch.autocast$")
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad(), refused:
+        layer(x)
+
+
 def test_no_gradients():
     sparse = CsrLinear(thin(nn.Linear(6, 4)))
     assert not any(p.requires_grad for p in sparse.parameters())
