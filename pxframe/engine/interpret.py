@@ -176,7 +176,7 @@ def _call_f(
     if batch_norm == "batch" and operation(node) in norms.BATCH_NORMS and isinstance(node.args[4], fx.Node):
         inputs, weight, bias = (values[a] if isinstance(a, fx.Node) else None for a in node.args[:3])
         assert inputs is not None
-        out, variance = norms.batch_statistics(node, inputs, weight, bias)
+        out, variance = norms.batch_statistics(node, inputs, weight, bias, values[node.args[4]])
         variances[names[node.args[4]]] = variance
         return [out, None, None, None, None]
     if node in reuse:

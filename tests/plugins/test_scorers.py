@@ -87,6 +87,31 @@ def test_px_calibrated_is_paper_with_the_batch_variance_for_running_variance(mod
     assert all(torch.allclose(found[n], expected[n]) for n in expected)
 
 
+@pytest.mark.parametrize("variant", ["calibrated", "joint_calibrated"])
+def test_constant_channels_keep_their_running_variance(variant):
+    """A chain of them, each scaled by 1 / eps, would be beyond all numbers, and what they are multiplied with NaN."""
+    torch.manual_seed(0)
+    layers = [(nn.Conv2d(3 if n == 0 else 4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)) for n in range(14)]
+    for number, (conv, norm) in enumerate(layers):
+        with torch.no_grad():
+            conv.weight[0] *= torch.tensor([number > 0, *[False] * (conv.in_channels - 1)]).view(-1, 1, 1)
+            norm.running_var.fill_(2.0)
+    model = nn.Sequential(*(m for pair in layers for m in (*pair, nn.ReLU())), nn.Flatten(), nn.Linear(4 * 16, 2))
+    model, x = model.eval(), torch.rand(6, 3, 4, 4)
+    found = pxframe.score(model, [(x, None)], scorer={"type": "px", "variant": variant})
+    values = x
+    for conv, norm in layers:
+        values = conv(values)
+        norm.running_mean.copy_(values.mean((0, 2, 3)).detach())
+        norm.running_var[1:] = values.var((0, 2, 3), correction=0).detach()[1:]
+        values = norm(values).relu()
+    same = {"calibrated": "paper", "joint_calibrated": "joint"}[variant]
+    expected = pxframe.score(model, [(x, None)], scorer={"type": "px", "variant": same})
+    for name, scores in expected.items():
+        assert torch.allclose(found[name], scores, rtol=1e-3)
+        assert scores.any()
+
+
 def test_px_reads_nothing_of_the_labels(model, batches):
     a = pxframe.score(model, batches)
     b = pxframe.score(model, [(x, None) for x, _ in batches])

@@ -17,6 +17,8 @@ from pxframe.engine.rules.linear import addition
 from pxframe.engine.rules.table import Step, operation, rule
 from pxframe.engine.scaled import Exponent, Scaled
 
+#: A variance below this share of a batch norm's eps is that of rounding.
+_CONSTANT = 1e-3
 #: aten names of batch normalisation, all with (input, weight, bias, running mean, running variance, ...).
 BATCH_NORMS = (
     "native_batch_norm",
@@ -123,17 +125,22 @@ def epsilon(node: fx.Node) -> float:
     return float(next(a for a in reversed(node.args) if isinstance(a, float)))
 
 
-def batch_statistics(node: fx.Node, inputs: Tensor, weight: Any, bias: Any) -> tuple[Tensor, Tensor]:
-    """What f's batch norm gives in training mode, and the (biased) batch variance per channel."""
+def batch_statistics(node: fx.Node, inputs: Tensor, weight: Any, bias: Any, running: Tensor) -> tuple[Tensor, Tensor]:
+    """What f's batch norm gives in training mode, and the (biased) batch variance per channel.
+
+    A channel that has the same value everywhere, as one without any weights, says nothing of its scale: its variance
+    is the ``running`` one. Zero would scale the paths through it by gamma^2 / eps, and through a few of them beyond all
+    numbers.
+    """
     if inputs.numel() == inputs.shape[1]:
         raise PxframeError(
             f"batch statistics of one value per channel (node {node.name!r}, shape {tuple(inputs.shape)}); "
             f"give larger batches or images"
         )
     dims = [d for d in range(inputs.ndim) if d != 1]
-    variance = torch.var(inputs, dims, correction=0)
-    out = torch.nn.functional.batch_norm(inputs, None, None, weight, bias, training=True, eps=epsilon(node))
-    return out, variance
+    variance, eps = torch.var(inputs, dims, correction=0), epsilon(node)
+    out = torch.nn.functional.batch_norm(inputs, None, None, weight, bias, training=True, eps=eps)
+    return out, torch.where(variance < _CONSTANT * eps, running.to(variance.dtype), variance)
 
 
 def _channels(vector: Tensor, like: Tensor) -> Tensor:
