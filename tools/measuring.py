@@ -61,7 +61,10 @@ def rows_of(job: Job, what: str, settings: Mapping[str, Any], images: int, measu
     """A row for each seed and ticket of a job whose folder is claimed; see :func:`pxframe.stages.measured.measured`."""
     from pxframe.stages.measured import measured
 
-    return [row for one in job.repetitions() for row in measured(one, what, settings, images, measure, say)]
+    rows = []
+    for one in job.repetitions():
+        rows += measured(one, what, settings, images, measure, job.telling(one.seed, say))
+    return rows
 
 
 def measured_rows(

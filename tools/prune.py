@@ -41,12 +41,13 @@ def run(args: argparse.Namespace) -> int:
         if on_grid:
             return 0 if run_cells(args, job, threads, say, train=False) else 1
         for repetition in job.repetitions():
-            model = pretrain(repetition, say)
+            tell = job.telling(repetition.seed, say)
+            model = pretrain(repetition, tell)
             if not job.whole:
-                make_tickets(repetition, model, say)
+                make_tickets(repetition, model, tell)
                 continue
             for task in job.tasks:
-                make_whole_tickets(repetition, task, model, say)
+                make_whole_tickets(repetition, task, model, tell)
     return 0
 
 

@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     if job.whole:
         raise PxframeError("timing prunes the backbone, and prune.whole makes tickets of each task's model")
     with claimed(job):
-        results = [row for one in job.repetitions() for row in repeat(one, measuring.say)]
+        results = []
+        for one in job.repetitions():
+            results += repeat(one, job.telling(one.seed, measuring.say))
         timed = measuring.rows_of(job, "timing", {}, job.scored_on.samples, _timed)
     seconds = {(row["seed"], row["variant"]): row for row in timed}
     rows = []

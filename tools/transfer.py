@@ -77,8 +77,7 @@ def run(args: argparse.Namespace) -> int:
             complete = run_cells(args, job, threads, say)
             job = replace(job, makes=frozenset())  # what is left to do is to read the rows
         for repetition in job.repetitions():
-            which = f"seed {repetition.seed}: " if len(job.seeds) > 1 else ""
-            rows += repeat(repetition, lambda line, which=which: say(which + line))
+            rows += repeat(repetition, job.telling(repetition.seed, say))
         results = job.root / "results.json"
         about = {"config": args.config, "seeds": job.seeds, "device": job.device}
         ranks.by_first(lambda: write_results(results, rows, **about))

@@ -172,6 +172,10 @@ class Job:
         """A job of one seed each."""
         return [replace(self, seeds=(seed,)) for seed in self.seeds]
 
+    def telling(self, seed: int, say: Say) -> Say:
+        """``say``, with the seed in front of every line where this job has several."""
+        return (lambda line: say(f"seed {seed}: {line}")) if len(self.seeds) > 1 else say
+
     def setting(self) -> Setting:
         """What the runs of this repetition have in common."""
         return Setting(self.provider, self.device, self.seed, self.config.vis_backends)

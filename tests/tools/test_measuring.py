@@ -83,6 +83,9 @@ def test_spectra_are_those_of_explicit_kernels(job, capsys, no_report):
     )
     assert "distance from dense" in printed
     assert "±" in printed
+    for seed in (0, 1):
+        assert f"\nseed {seed}: spectrum: px-90.00\n" in printed
+        assert f"\nseed {seed}: prune: px kept" in printed
 
 
 def test_a_finished_measurement_is_not_repeated_and_other_settings_are(job, capsys, monkeypatch, no_report):
