@@ -17,7 +17,7 @@ FILES = sorted((Path(__file__).parents[2] / "configs" / "real").glob("*.py"))
 def test_it_names_its_tickets(file):
     config = load_config(file)
     assert config.seeds == (0, 1, 2)
-    assert len(prunings(config.prune)) > 4
+    assert len(prunings(config.prune)) > 1
 
 
 @pytest.mark.slow
