@@ -185,7 +185,7 @@ class Job:
         file: Path,
         recipe: Mapping[str, Any],
         read: Callable[[Path], tuple[Value, Any]],
-        say: Callable[[str], None],
+        say: Say,
         belongings: Path | None = None,
     ) -> Value | None:
         """What an earlier run left in ``file``; None if this process is to make it (:func:`pxframe.job.made.reuse`).

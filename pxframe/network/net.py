@@ -27,7 +27,7 @@ from pxframe.passes.sweep import layer_inputs
 from pxframe.running.calls import Loss, explained_loss, explaining_forward, refuse_wrapped
 from pxframe.running.inputs import arguments, first, is_cut, mapped
 from pxframe.running.measuring import measuring
-from pxframe.running.undisturbed import evaluating, undisturbed
+from pxframe.running.undisturbed import copied, evaluating, undisturbed
 
 
 class Net:
@@ -181,9 +181,8 @@ class Net:
 
         All of its parameters ask for gradients, and hold none.
         """
-        with torch.no_grad(), undisturbed(self._model):  # a tensor with a gradient history could not be copied
-            model = copy.deepcopy(self._model)
-            values = {**self._parameters, **self._buffers, **self.masked()}
+        model, values = copied(self._model), {**self._parameters, **self._buffers, **self.masked()}
+        with torch.no_grad():
             for name, tensor in (*model.named_parameters(), *model.named_buffers()):
                 tensor.copy_(values[name])
         return model.requires_grad_()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from pxframe.base.errors import PxframeError, some
-from pxframe.running.undisturbed import seeded, undisturbed
+from pxframe.running.undisturbed import copied, seeded
 from pxframe.ticket.ticket import Ticket
 
 #: ``train(model, ticket, start=0, stop=None)`` trains ``model`` in place with what the ticket prunes kept at zero, from
@@ -31,8 +30,7 @@ def trained(
     Args:
         seed: of all that training draws.
     """
-    with torch.no_grad(), undisturbed(model):  # a tensor with a gradient history could not be copied
-        model = copy.deepcopy(model)
+    model = copied(model)
     device = next(model.parameters()).device
     model.load_state_dict({**model.state_dict(), **(state or {})})
     ticket = Ticket(masks)
