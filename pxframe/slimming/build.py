@@ -21,7 +21,7 @@ from pxframe.slimming.fold import Idle, find_idle, fold
 from pxframe.slimming.groups import LAYERS, Graph, Group, load_torch_pruning, outputs_of, weight_of
 from pxframe.slimming.heads import attentions
 from pxframe.slimming.marks import mark, unmark
-from pxframe.slimming.wide import narrow, widen
+from pxframe.slimming.wide import restore, widen
 from pxframe.ticket.ticket import Ticket
 
 _log = logging.getLogger(__name__)
@@ -81,10 +81,8 @@ def slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
 
 
 def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
-    modes = {name: module.training for name, module in model.named_modules()}
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     masked = copied(model).eval().requires_grad_()
-    dtypes, example = widen(masked, example)
+    example = widen(masked, example)
     marked = copied(masked)
     mark(marked)
     for network in (masked, marked):
@@ -100,12 +98,7 @@ def _slimmed(model: nn.Module, ticket: Ticket, example: Any) -> Slim:
             f"the slim network's outputs differ from those of the masked one by {error:.1e} of the largest; "
             f"nothing was changed: slim a part of the model instead, such as model.backbone"
         )
-    narrow(work.small, dtypes)
-    for name, module in work.small.named_modules():
-        module.training = modes[name]
-    for name, parameter in work.small.named_parameters():
-        weight = f"{name.removesuffix('bias')}weight"  # a bias that the layer did not have is trained as its weight is
-        parameter.requires_grad_(trained.get(name, trained.get(weight, True)))
+    restore(work.small, model)
     return Slim(work.small, _fewer(masked, work.small), work.whole, error)
 
 
@@ -152,7 +145,7 @@ class _Work:
 
     def _name_left(self, graph: Graph, groups: Sequence[Group]) -> None:
         """Say of what layers some outputs stay though they have no weights left, and why. One may carry for others."""
-        for name in {**dict.fromkeys(graph.lost), **{name: None for group in groups for name in group.makers}}:
+        for name in dict.fromkeys([*graph.lost, *(name for group in groups for name in group.makers)]):
             followed = {index for group in groups for indices in group.makers.get(name, ()) for index in indices}
             empty = ~weight_of(self.small.get_submodule(name)).flatten(1).any(1)
             if not followed.issuperset(empty.nonzero().flatten().tolist()):

@@ -80,9 +80,8 @@ def constants(model: nn.Module, names: Sequence[str], batches: Sequence[Any]) ->
     """
     with torch.no_grad():
         actual = _values_read(model, names, batches, 1e-6)
-    with (
-        torch.enable_grad()
-    ):  # averages over many channels vary less and less with the depth: by 1e-11 in some networks
+    # Averages over many channels vary less and less with the depth: by 1e-11 in some networks.
+    with torch.enable_grad():
         of_open = _values_read(opened(model), names, [positive(batches[0], seed) for seed in (0, 1)], 1e-13)
     return {name: _constant(value, of_open[name]) for name, value in actual.items()}
 

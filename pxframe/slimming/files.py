@@ -49,7 +49,8 @@ def save_slim(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PxframeError(f"cannot make the folder {str(root)!r}: {error.strerror}") from error
-    (root / ONNX).unlink(missing_ok=True)  # it would be of another network
+    for name in (PROGRAM, ONNX):  # those of another network would be taken for this one's
+        (root / name).unlink(missing_ok=True)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in slim.model.state_dict().items()}
     with replacing(root / WEIGHTS) as scratch:
         scratch.write_bytes(save(tensors))
@@ -178,7 +179,6 @@ def _save_program(path: Path, model: nn.Module, example: Any) -> bool:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever it meets in a model that it cannot trace
-        path.unlink(missing_ok=True)  # that of another network would be taken for this one's
         reason = str(error).strip().partition("\n")[0]
         _log.warning("no %s: torch.export cannot trace the model (%s: %s)", path.name, type(error).__name__, reason)
         return False
